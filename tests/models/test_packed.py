@@ -13,6 +13,7 @@ from support.host_reads import HostReads
 from support.training_runs import read_history, run_outputs, train_run
 from torch import Tensor
 from torch.nn import functional
+from transformers import BertConfig, BertModel
 
 from stableft.catalog.model_families import BACKBONES
 from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths, RunInterrupted
@@ -21,7 +22,7 @@ from stableft.data import tokens
 from stableft.data.tokens import Packing, collate
 from stableft.errors import UserError
 from stableft.methods.mixout import seed_mixout_masks
-from stableft.models.packed import _FlashAttention
+from stableft.models.packed import _FlashAttention, packing_for
 from stableft.probes.loss_surface import origin_config
 from stableft.records.run_record import run_folder
 from stableft.training.evaluate import autocast, evaluate, loss_sum
@@ -120,6 +121,31 @@ def test_blocks_are_the_cheapest_and_hold_every_token_once(prepare, monkeypatch)
                 for cuts in combinations(range(1, 6), count)
             )
             assert sum(cost + rows * width**2 for rows, width in shapes) == cheapest
+
+
+@pytest.mark.parametrize(
+    ("head_size", "capability", "settings", "takes_boundaries"),
+    [
+        (8, (9, 0), {}, False),
+        (24, (9, 0), {}, False),
+        (32, (9, 0), {}, True),
+        (36, (9, 0), {}, False),
+        (256, (8, 0), {}, True),
+        (264, (9, 0), {}, False),
+        (32, (7, 5), {}, False),
+        (32, (9, 0), {"precision": "fp32"}, False),
+        (32, (9, 0), {"model.attention": "eager"}, False),
+    ],
+)
+def test_attention_takes_boundaries_where_the_kernel_can(
+    toy_run, monkeypatch, head_size, capability, settings, takes_boundaries
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    config = toy_run(**PACKED | {"precision": "fp16", "model.attention": "sdpa"} | settings).config
+    sizes = {"hidden_size": 2 * head_size, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    model = BertModel(BertConfig(vocab_size=9, max_position_embeddings=64, **sizes))
+    packing = packing_for(model, config, torch.device("cuda:0"))
+    assert packing == Packing(128, boundaries=takes_boundaries)
 
 
 def test_a_pack_has_no_padding_but_few_fillers(prepare):
