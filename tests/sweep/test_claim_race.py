@@ -85,6 +85,29 @@ def test_another_process_that_ends_early_says_why(tmp_path, monkeypatch):
         check_claims(tmp_path)
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("kills", [1, 2, 3])
+def test_a_killed_process_says_nothing_about_the_folder(tmp_path, monkeypatch, kills):
+    """It is started again, in the middle of the races as well as before the first, and a third kill is told."""
+    kill = (
+        f"import os, pathlib\ncount = pathlib.Path({str(tmp_path / 'starts')!r})\n"
+        "count.open('a').write('.')\nstarts = count.stat().st_size\n"
+        f"if starts <= {kills} and starts % 2: os.kill(os.getpid(), 9)\n"
+    )
+    within = f"    if starts <= {kills} and line.endswith('/77\\n'): os.kill(os.getpid(), 9)\n"
+    loop = claim_race.OTHER_PROCESS.index("    print(")
+    monkeypatch.setattr(
+        claim_race, "OTHER_PROCESS", kill + claim_race.OTHER_PROCESS[:loop] + within + claim_race.OTHER_PROCESS[loop:]
+    )
+    if kills < 3:
+        check_claims(tmp_path)
+    else:
+        with pytest.raises(UserError, match=r"ended early: its other process was killed by signal 9$"):
+            check_claims(tmp_path)
+    assert (tmp_path / "starts").read_text() == "." * min(kills + 1, 3)
+    assert len(list((tmp_path / MARKS_FOLDER).iterdir())) == (kills < 3)
+
+
 def test_the_other_process_imports_the_standard_library_alone():
     program = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); before = set(sys.modules); "
