@@ -203,6 +203,24 @@ def test_saved_and_loaded_goes_on_bitwise(bias_correction, eps_placement, decay_
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_parameters_without_a_gradient_are_not_counted(loaded):
+    """Parameters share a step count as long as they are updated together, and torch's have one each."""
+    ours, theirs = parameters(), parameters()
+    optimizer, torchs = AdamW(ours, LR, BETAS, EPS), torch.optim.AdamW(theirs, LR, BETAS, EPS, 0.0, fused=True)
+    for step, step_grads in enumerate(gradients(6)):
+        for params in (ours, theirs):
+            for i, (p, g) in enumerate(zip(params, step_grads, strict=True)):
+                p.grad = None if (i == 1 and step in (0, 3)) or (i == 2 and step in (2, 3, 4)) else g.clone()
+        optimizer.step()
+        torchs.step()
+        if loaded:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for p, q in zip(ours, theirs, strict=True):
+            assert torch.equal(p, q)
+    assert [optimizer.state[p]["step"].item() for p in ours] == [6.0, 4.0, 3.0]
+
+
 def test_learning_rate_as_tensor_equals_number():
     for switches in VARIANTS:
         a, b = parameters(), parameters()
@@ -302,7 +320,7 @@ def test_decay_by_a_rate_on_the_device_takes_little_memory_and_changes_no_bit(mo
 def test_moments_are_allocated_at_most_once():
     params = parameters()
     optimizer = AdamW(params)
-    optimizer.allocate_moments(params[:2])
+    optimizer.allocate_moments()
     kept = optimizer.state[params[0]]["exp_avg"]
     run(optimizer, params, gradients(2))
     assert optimizer.state[params[0]]["exp_avg"] is kept

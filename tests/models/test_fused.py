@@ -98,7 +98,7 @@ def test_the_written_gradient_is_that_of_the_function(keeps_first):
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_a_mask_drops_the_share_and_keeps_the_mean(p):
     torch.manual_seed(3)
-    mask = fused.draw_mask(torch.Size((333, 1001)), p, torch.device("cpu"))
+    (mask,) = fused.draw_masks([torch.Size((333, 1001))], [p], torch.device("cpu"))
     assert mask is not None
     assert mask.shape == (333, 1001)
     dropped = (mask == 0).float()
@@ -109,17 +109,25 @@ def test_a_mask_drops_the_share_and_keeps_the_mean(p):
 
 
 def test_masks_follow_the_global_generator_and_vanish_without_dropout():
-    shape, device = torch.Size((5, 7)), torch.device("cpu")
+    """Drawn together or one by one, they are equal."""
+    shapes, device = [torch.Size((5, 7)), torch.Size((3, 3)), torch.Size((4, 2, 8))], torch.device("cpu")
     before = torch.get_rng_state()
-    assert fused.draw_mask(shape, 0.0, device) is None
+    assert fused.draw_masks(shapes, [0.0] * 3, device) == [None] * 3
     assert torch.equal(torch.get_rng_state(), before)
-    first, second = (fused.draw_mask(shape, 0.5, device) for _ in range(2))
-    torch.set_rng_state(before)
-    again = fused.draw_mask(shape, 0.5, device)
+    for dropped in ([0.5, 0.5, 0.5], [0.5, 0.1, 0.1], [0.1, 0.0, 0.1]):
+        torch.set_rng_state(before)
+        together, later = fused.draw_masks(shapes, dropped, device), torch.rand(3)
+        torch.set_rng_state(before)
+        alone = [fused.draw_masks([shape], [p], device)[0] for shape, p in zip(shapes, dropped, strict=True)]
+        assert torch.equal(torch.rand(3), later)
+        for shape, p, mask, again in zip(shapes, dropped, together, alone, strict=True):
+            assert (mask is None, again is None) == (p == 0, p == 0)
+            if mask is not None and again is not None:
+                assert mask.shape == shape
+                assert torch.equal(mask, again)
+    first, second = fused.draw_masks([shapes[0]] * 2, [0.5, 0.5], device)
     assert first is not None
     assert second is not None
-    assert again is not None
-    assert torch.equal(first, again)
     assert not torch.equal(first, second)
 
 
@@ -128,11 +136,11 @@ def test_every_dropout_of_the_model_is_taken_over(prepare, monkeypatch):
     job, state = prepare("bert", **FUSED)
     drawn = []
 
-    def draw(shape, p, device):
-        drawn.append(tuple(shape))
-        return None
+    def draw(shapes, dropped, device):
+        drawn.extend(shapes)
+        return [None] * len(shapes)
 
-    monkeypatch.setattr(fused, "draw_mask", draw)
+    monkeypatch.setattr(fused, "draw_masks", draw)
     monkeypatch.setattr(torch.nn.functional, "dropout", None)
     train_on_batch(state, job.splits.train, np.arange(4), job.config, 1e-3, job.inputs, job.device)
     assert len(drawn) == 3 * state.model.config.num_hidden_layers + 2

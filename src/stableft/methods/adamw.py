@@ -9,22 +9,20 @@ float32 is 19 % too far from 1 at the papers' lr 1e-5 and wd 0.01. There, and wh
 a separate operation.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 from transformers import PreTrainedModel
 
 from stableft.catalog.model_families import BackboneSpec
 from stableft.config.run_config import OptimizerConfig
 
 EpsPlacement = Literal["before_correction", "after_correction"]
-# In float32, 2^26 + 1 and 2^26 - 1 round to 2^26, and 1 - beta^(2^26) rounds to 1. So the kernel, which increments the
-# step, leaves this one unchanged and applies no correction.
+# In float32, 1 - beta^(2^26) rounds to 1, so that the kernel applies no correction.
 UNCORRECTED_STEP = 2.0**26
 # Decayed at once by a rate on a GPU. Each needs memory for a number more, so all of BERT-large's would take 1.3 GB.
 PULLED_NUMBERS = 2**25
@@ -96,6 +94,8 @@ class AdamW(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)  # GradScaler sets and deletes it around each step
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
+            if len(params) < len(group["params"]):
+                self._count_apart(params, [p for p in group["params"] if p.grad is None])
             if params:
                 self._update_group(group, params, found_inf)
 
@@ -113,11 +113,17 @@ class AdamW(torch.optim.Optimizer):
                     self._device_lrs[number] = torch.empty((), dtype=torch.float32, device=device)
                 group["lr"] = self._device_lrs[number].fill_(value)
 
-    def allocate_moments(self, params: Iterable[Tensor]) -> None:
-        """Allocate the moments and step counts of these parameters, where they have none."""
+    def allocate_moments(self) -> None:
+        """Allocate the moments and step counts of every parameter that has none."""
+        for group in self.param_groups:
+            self._allocate(group["params"])
+
+    def _allocate(self, params: Sequence[Tensor]) -> None:
+        """Let those that have nothing yet share a step count, because to count for each takes long on small models."""
+        step = torch.zeros((), dtype=torch.float32, device=params[0].device)
         for p in params:
             if not self.state[p]:
-                self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+                self.state[p]["step"] = step
                 self.state[p]["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
 
@@ -126,15 +132,22 @@ class AdamW(torch.optim.Optimizer):
         self.state.clear()
         super().load_state_dict(state_dict)
 
+    def _count_apart(self, updated: list[Tensor], idle: list[Tensor]) -> None:
+        """Give those that have no gradient this time a step count of their own."""
+        counted = {id(self.state[p]["step"]) for p in updated if p in self.state}
+        for p in idle:
+            if p in self.state and id(self.state[p]["step"]) in counted:
+                self.state[p]["step"] = self.state[p]["step"].clone()
+
     def _update_group(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
-        self.allocate_moments(params)
+        self._allocate(params)
         steps = [self.state[p]["step"] for p in params]
+        counts = list({id(step): step for step in steps}.values())
         device = params[0].device
         lr = group["lr"]
         eps_first = group["bias_correction"] and group["eps_placement"] == "before_correction"
-        kernel_counts = group["bias_correction"] and not eps_first
-        if not kernel_counts:
-            torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
+        kernel_corrects = group["bias_correction"] and not eps_first
+        torch._foreach_add_(counts, 1)  # pyright: ignore[reportPrivateImportUsage]
         if eps_first:
             lr = _bias_corrected_lr(lr, steps[0], group["betas"])
         # The kernel decays towards zero, at the learning rate it is given, which is the wrong one if it contains the
@@ -144,14 +157,14 @@ class AdamW(torch.optim.Optimizer):
         own_decay = group["weight_decay"] and not kernel_decays
         if own_decay and group["decay_order"] == "before":
             _decay_weights(group, params, targets, found_inf)
-        adamw(
+        # torch's public function around this one counts the steps of every parameter.
+        torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
             params,
             [p.grad for p in params if p.grad is not None],
             [self.state[p]["exp_avg"] for p in params],
             [self.state[p]["exp_avg_sq"] for p in params],
             [],
-            steps if kernel_counts else [self._uncorrected_step(device)] * len(params),
-            fused=True,
+            steps if kernel_corrects else [self._uncorrected_step(device)] * len(params),
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=found_inf,
             amsgrad=False,
@@ -164,9 +177,9 @@ class AdamW(torch.optim.Optimizer):
         )
         if own_decay and group["decay_order"] == "after":
             _decay_weights(group, params, targets, found_inf)
-        if not kernel_counts and found_inf is not None:  # 1.0 if the kernel skipped the update: do not count the step
-            skipped = [found_inf.to(device)] * len(steps)
-            torch._foreach_sub_(steps, skipped)  # pyright: ignore[reportPrivateImportUsage]
+        if found_inf is not None:  # 1.0 if the kernel skipped the update: do not count the step
+            skipped = [found_inf.to(device)] * len(counts)
+            torch._foreach_sub_(counts, skipped)  # pyright: ignore[reportPrivateImportUsage]
 
     def _uncorrected_step(self, device: torch.device) -> Tensor:
         if device not in self._uncorrected_steps:
@@ -247,7 +260,7 @@ def build_optimizer(model: PreTrainedModel, config: OptimizerConfig, spec: Backb
         decay_order=config.decay_order,
         targets=targets,
     )
-    optimizer.allocate_moments(chain.from_iterable(group["params"] for group in groups))
+    optimizer.allocate_moments()
     return optimizer
 
 

@@ -5,9 +5,12 @@ are one product and are padded for attention once. The last block computes only 
 first token. A dropout mask takes 16 random bits a number; torch's own takes 64.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from math import inf
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -82,22 +85,29 @@ def _run_block(block: Any, config: Any, x: Tensor, *_: Any, layout: _Layout, kee
 
 
 def _drop(module: nn.Dropout, x: Tensor) -> Tensor:
-    mask = draw_mask(x.shape, module.p if module.training else 0.0, x.device)
+    (mask,) = draw_masks([x.shape], [module.p if module.training else 0.0], x.device)
     return x if mask is None else x * mask
 
 
-def draw_mask(shape: torch.Size, p: float, device: torch.device) -> Tensor | None:
-    """Return a dropout mask [shape], drawn from the global generator: 0 for a share `p`, which 16 bits express.
+def draw_masks(shapes: Sequence[torch.Size], dropped: Sequence[float], device: torch.device) -> list[Tensor | None]:
+    """Return a dropout mask of each shape, drawn from the global generator: 0 for its share of `dropped`, in 16 bits.
 
-    The others are such that the mean is 1. None if nothing is dropped.
+    The others are such that the mean is 1. None if nothing is dropped. Masks side by side with one share are drawn at
+    once, which changes no bit of them on a CPU.
     """
-    dropped = round(p * 2**16)
-    if not dropped:
-        return None
-    numbers = shape.numel()
-    bits = torch.empty(-(-numbers // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[:numbers] >= dropped - 2**15
-    return (kept * (2**16 / max(2**16 - dropped, 1))).view(shape)
+    masks: list[Tensor | None] = []
+    for p, group in groupby(zip(dropped, shapes, strict=True), itemgetter(0)):
+        sizes = [shape for _, shape in group]
+        limit = round(p * 2**16)
+        if not limit:
+            masks += [None] * len(sizes)
+            continue
+        draws = [-(-size.numel() // 4) for size in sizes]
+        bits = torch.empty(sum(draws), dtype=torch.int64, device=device).random_(-(2**63), None)
+        kept = (bits.view(torch.int16) >= limit - 2**15) * (2**16 / max(2**16 - limit, 1))
+        parts = kept.split([4 * n for n in draws])
+        masks += [part[: size.numel()].view(size) for part, size in zip(parts, sizes, strict=True)]
+    return masks
 
 
 class _Block(torch.autograd.Function):
@@ -124,11 +134,11 @@ class _Block(torch.autograd.Function):
         padded = packed.index_select(0, layout.into[n]).view(n, batch, width, head)
         q, k, v = padded if q is None else (q, *padded)
         shares = torch.baddbmm(layout.hidden, q, k.transpose(1, 2), alpha=head**-0.5).softmax(-1)
-        share_mask = draw_mask(shares.shape, dropout[0], x.device)
+        masks = draw_masks([shares.shape, kept.shape, kept.shape], [dropout[0], dropout[1], dropout[1]], x.device)
+        share_mask, mask1, mask2 = masks
         seen = shares if share_mask is None else shares * share_mask
         taken = torch.bmm(seen, v).view(-1, head)
         taken = (taken if keeps_first else taken.index_select(0, layout.places)).view_as(kept)
-        mask1, mask2 = (draw_mask(kept.shape, dropout[1], x.device) for _ in range(2))
         sum1 = torch.addmm(bo, taken, wo.t())
         sum1 = (sum1 if mask1 is None else sum1.mul_(mask1)).add_(kept)
         middle, mean1, scale1 = torch.native_layer_norm(sum1, (size,), w1, b1, eps)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class TrainState:
     graphs: RecordedUpdates | None = None  # on a GPU: updates recorded as CUDA graphs; None: launch every kernel
     recorder: ProbeRecorder | None = None
     recorded: ProbeRows = field(default_factory=dict)
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """The model's; walking through its modules takes as long as a block of a small model."""
+        return list(self.model.parameters())
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ def _apply_gradient(state: TrainState, config: TrainingConfig) -> tuple[Tensor, 
     parameter_norms = probe_norms = drift = None
     if recorder and norms_due:
         parameter_norms = gradient_norms(recorder.parameters.values())
-    trained = [p for p in state.model.parameters() if p.grad is not None]
+    trained = [p for p in state.parameters if p.grad is not None]
     grad_norm = _gradient_norm(trained)
     if config.optimizer.clip_norm is not None and not _is_short(grad_norm, config.optimizer.clip_norm):
         nn.utils.clip_grads_with_norm_(trained, config.optimizer.clip_norm, grad_norm)
