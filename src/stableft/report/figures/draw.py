@@ -454,7 +454,7 @@ def _freeze_layout(figure: "Figure") -> None:
     figure.draw_without_rendering()
     if any(axes.get_aspect() != "auto" for axes in figure.axes):
         figure.draw_without_rendering()  # the first layout has the height of such axes before their width is known
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # not "none", for which saving would draw once more
     for axes in figure.axes:
         x, y, width, height = axes.get_position().bounds
         axes.set_position((round(x, 6), round(y, 6), round(width, 6), round(height, 6)))
