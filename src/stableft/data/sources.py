@@ -361,9 +361,7 @@ def _hub_errors_explained(name: str, advice: str):
     try:
         yield
     except (LocalEntryNotFoundError, ConnectionError):
-        raise UserError(
-            f"model {name!r}: the hub cannot be reached and there is no cached copy; {advice}"
-        ) from None
+        raise UserError(f"model {name!r}: the hub cannot be reached and there is no cached copy; {advice}") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         what = "the hub does not answer" if is_transient(error) else "the hub has no such model"
         raise storage_error(error, Path(HF_HUB_CACHE)) or UserError(
