@@ -80,7 +80,7 @@ def test_a_tracker_that_is_not_known_or_not_there_is_a_sentence(monkeypatch):
     with pytest.raises(UserError, match=r"--to 'mlfow': must be one of trackio, .*; did you mean 'mlflow'\?"):
         check_tracker("mlfow", "--to")
     monkeypatch.setattr("stableft.sweep.tracker_clients.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--track mlflow: the package mlflow-skinny is not installed; `pip install"):
+    with pytest.raises(UserError, match=r"--track mlflow: the package mlflow is not installed; `pip install"):
         check_tracker("mlflow", "--track")
 
 

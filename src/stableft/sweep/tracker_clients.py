@@ -217,7 +217,7 @@ TRACKERS = {
     "trackio": TrackerTool(log_to_trackio, "trackio", "trackio"),
     "tensorboard": TrackerTool(log_to_tensorboard, "tensorboardX", "tensorboardX"),
     "wandb": TrackerTool(log_to_wandb, "wandb", "wandb", has_sd=True),
-    "mlflow": TrackerTool(log_to_mlflow, "mlflow", "mlflow-skinny"),
+    "mlflow": TrackerTool(log_to_mlflow, "mlflow", "mlflow"),
 }
 
 
