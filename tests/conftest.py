@@ -20,7 +20,8 @@ from stableft.config.run_config import RunConfig
 
 for _size in ("COLUMNS", "LINES"):  # pytest-xdist sets them; tables must not depend on who runs the tests
     os.environ.pop(_size, None)
-os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
+# Processes that tests start import `support` too, and stableft from where this one has it.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `&` ignores it; the processes of tests must not
     signal.signal(signal.SIGINT, signal.default_int_handler)

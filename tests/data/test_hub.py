@@ -18,7 +18,7 @@ from stableft.errors import UserError
 
 def test_a_task_is_fetched_as_it_is_read(monkeypatch):
     asked = []
-    monkeypatch.setattr(hub, "read_from_hub", lambda task, part: asked.append((task.name, part)))
+    monkeypatch.setattr(hub, "read_from_hub", lambda task, part, advice: asked.append((task.name, part)))
     fetch_task(TASKS["rte"])
     assert asked == [("rte", "train"), ("rte", "dev")]
 
@@ -47,12 +47,31 @@ def test_a_model_without_weights_that_can_be_read_is_not_fetched(monkeypatch):
         fetch_model("someone/bert")
 
 
-@pytest.mark.parametrize("fetch", [fetch_model, lambda name: fetch_model_file(name, "main", "config.json")])
-def test_a_hub_out_of_reach_is_one_sentence(monkeypatch, fetch):
+@pytest.mark.parametrize(
+    ("fetch", "advice"),
+    [
+        (fetch_model, "needs the network: .*, or give sweeps a folder with --set model=FOLDER"),
+        (lambda name: fetch_model_file(name, "main", "config.json"), "run `stableft data fetch --model no-such-model"),
+    ],
+)
+def test_a_hub_out_of_reach_is_one_sentence(monkeypatch, fetch, advice):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="cannot be reached and there is no cached copy") as caught:
+    with pytest.raises(UserError, match=f"cannot be reached and there is no cached copy; .*{advice}") as caught:
         fetch("no-such-model-anywhere")
     assert "\n" not in str(caught.value)
+
+
+def test_fetching_data_without_a_network_does_not_advise_itself(monkeypatch):
+    def no_network(*args, **options):
+        raise ConnectionError("Couldn't reach the hub")
+
+    monkeypatch.setattr("datasets.load_dataset", no_network)
+    monkeypatch.setattr("stableft.transient.RETRY_SECONDS", ())
+    with pytest.raises(UserError, match=r"the hub; .* HF_HOME\) here, or give sweeps the original files") as got:
+        fetch_task(TASKS["rte"])
+    assert "run `stableft data fetch`" not in str(got.value)
+    with pytest.raises(UserError, match="run `stableft data fetch` with network access"):
+        hub.read_from_hub(TASKS["rte"], "train")
 
 
 @pytest.mark.slow

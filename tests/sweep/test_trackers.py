@@ -80,7 +80,7 @@ def test_a_tracker_that_is_not_known_or_not_there_is_a_sentence(monkeypatch):
     with pytest.raises(UserError, match=r"--to 'mlfow': must be one of trackio, .*; did you mean 'mlflow'\?"):
         check_tracker("mlfow", "--to")
     monkeypatch.setattr("stableft.sweep.tracker_clients.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--track mlflow: the package mlflow-skinny is not installed; `pip install"):
+    with pytest.raises(UserError, match=r"--track mlflow: the package mlflow is not installed; `pip install"):
         check_tracker("mlflow", "--track")
 
 
@@ -138,7 +138,8 @@ def test_a_mark_is_of_a_place_an_arm_and_a_record(sweep, results, monkeypatch):
     assert find_unsent(results, [make_run(99)], "s", "mlflow") == []
 
 
-Sent = dict[str, dict[str, float]]  # group -> seed -> score; NaN of a run without one
+# Group -> seed -> score, NaN of a run without one; of the series of an arm, number of seeds -> SD of their scores.
+Sent = dict[str, dict[str, float]]
 
 
 def read_tensorboard(results: Path) -> Sent:
@@ -148,6 +149,7 @@ def read_tensorboard(results: Path) -> Sent:
     found: Sent = {}
     for path in sorted((results / "tensorboard" / "of-two").glob("*/events*")):
         data, at, group, score, seed = path.read_bytes(), 0, "", float("nan"), path.parent.name.split()[3]
+        sds: dict[str, float] = {}
         while at < len(data):
             (length,) = struct.unpack("<Q", data[at : at + 8])
             event = Event.FromString(data[at + 12 : at + 12 + length])
@@ -156,11 +158,13 @@ def read_tensorboard(results: Path) -> Sent:
                 if value.tag == "_hparams_/session_start_info":
                     start = HParamsPluginData.FromString(value.metadata.plugin_data.content).session_start_info
                     group = start.group_name
-                    assert group == "live" or start.hparams["optimizer.lr"].number_value == 2e-5
+                    assert not group.endswith(" rte") or start.hparams["optimizer.lr"].number_value == 2e-5
                 elif value.tag == "score":
                     assert event.step == 3
                     score = value.simple_value
-        found.setdefault(group, {})[seed] = score
+                elif value.tag == "score_sd":
+                    sds[str(event.step)] = value.simple_value
+        found.setdefault(group, {}).update(sds or {seed: score})
     return found
 
 
@@ -176,6 +180,8 @@ def read_mlflow(results: Path) -> Sent:
             found.setdefault(group, {})[run.data.params["seed"]] = score
             assert run.info.status == ("FAILED" if score != score else "FINISHED")
             assert [point.step for point in client.get_metric_history(run.info.run_id, "train/lr")] == [1, 2, 3]
+        for point in client.get_metric_history(run.info.run_id, "score_sd"):
+            found.setdefault(run.data.tags["arm"], {})[str(point.step)] = point.value
     return found
 
 
@@ -186,6 +192,9 @@ def read_trackio(results: Path) -> Sent:
     for run in trackio.Api().runs("of-two"):
         if run.config["_Group"] != "live":
             logs = trackio.SQLiteStorage.get_logs("of-two", run.name, run_id=run.id)
+            if "score_sd" in logs[-1]:
+                found[run.config["_Group"]] = {str(log["step"]): log["score_sd"] for log in logs if "score_sd" in log}
+                continue
             assert [log["step"] for log in logs] == [1, 2, 3]
             found.setdefault(run.config["_Group"], {})[run.config["seed"]] = logs[-1].get("score", float("nan"))
     return found
@@ -261,10 +270,21 @@ def test_a_sweep_and_then_the_command_send_every_run_once_and_groups_have_mean_a
         assert len(scores) == (3 if arm == "a" else 2)
         assert statistics.mean(scores) == pytest.approx(statistics.mean(expected), abs=1e-6)
         assert statistics.stdev(scores) == pytest.approx(statistics.stdev(expected), abs=1e-6)
-    assert {arm: set(seeds) for arm, seeds in sent.items() if arm != "live" and arm} == {
+    assert {arm: set(seeds) for arm, seeds in sent.items() if arm.endswith(" rte")} == {
         "a rte": {"1", "2", "3"},
         "b rte": {"1", "2", "3"},
     }
+    sds = {arm: values for arm, values in sent.items() if arm.endswith(" over its seeds")}
+    two, three = pytest.approx(0.05 / 2**0.5, abs=1e-6), pytest.approx(0.05, abs=1e-6)
+    # The third run of `b` has crashed and has no score. W&B has an SD itself.
+    expected = {"a rte over its seeds": {"2": two, "3": three}, "b rte over its seeds": {"2": two, "3": two}}
+    assert sds == ({} if tool == "wandb" else expected)
+    later = replace(sweep, runs=sweep.runs[1:3])  # as after pilots, which leave mean and SD to this command
+    assert send_sweep(tool, later, results) == (
+        f"{tool} has all 2 runs already"
+        if tool == "wandb"
+        else f"sent mean and SD of the arms to {tool}, which had all 2 runs already"
+    )
     (run_folder(results, first.run_id) / MARK_FILE).unlink()  # as after a kill between sending and marking
     assert send_sweep(tool, sweep, results) == f"sent 1 runs to {tool}, which had 5 already"
     if tool != "wandb":  # offline, it has one file more, which `wandb sync` sends to the same run

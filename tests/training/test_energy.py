@@ -172,9 +172,13 @@ def test_a_record_says_it_only_where_there_is_something_to_say():
     totals.add(EnergyRecord(device_seconds=3600, gpu_joules=7.2e6), "NVIDIA")
     (line,) = describe_energy(totals)
     totals.add(EnergyRecord(device_seconds=3600, cpu_joules=3.6e6, missing_seconds=600), "cpu")
-    assert " 4 kWh (3 of 4 runs, 1 in part, without 0:10:00 that no meter saw), " in next(iter(describe_energy(totals)))
+    totals.add(EnergyRecord(device_seconds=0.0, gpu_joules=0.0, cpu_joules=0.0), "NVIDIA")
+    (later,) = describe_energy(totals)
+    assert " 2 kWh of GPUs (2 of 5 runs), 2 kWh of processors (3 of 5 runs), " in later
+    assert "; no meter saw 0:10:00 of 1 run; " in later
     assert line.startswith(
-        "Training took 1 GPU-hours (1 of 3 runs), 3 kWh (2 of 3 runs), 5.00 at the price given (1 of 3 runs); "
+        "Training took 1 GPU-hours (1 of 3 runs), 2 kWh of GPUs (1 of 3 runs), 1 kWh of processors (1 of 3 runs), "
+        "5.00 at the price given (1 of 3 runs); "
     )
 
 
@@ -237,7 +241,7 @@ def test_a_run_is_metered_through_an_interruption_and_its_report_says_so(
     assert plain.environment.energy.price is None
     write_records_file(tmp_path / "r.jsonl", [record, plain])
     text = render_report(build_report(load_runs_from_file(tmp_path / "r.jsonl")), "md")
-    assert "Training took 0 Wh, " in text
+    assert "Training took 0 Wh of processors, " in text
     assert " at the price given (1 of 2 runs); a device is shared evenly" in text
 
 
@@ -273,7 +277,7 @@ def test_a_report_says_that_the_joules_are_of_a_part(toy_run, toy_sources, tmp_p
     else:
         assert energy.missing_seconds == pytest.approx(energy.device_seconds - begun if readable[0] is True else begun)
         assert 0 < energy.missing_seconds < energy.device_seconds
-        assert re.search(r"Training took 0 Wh \(1 in part, without 0:00:\d\d that no meter saw\); ", text)
+        assert re.search(r"Training took 0 Wh of processors; no meter saw 0:00:\d\d of 1 run; ", text)
 
 
 def test_without_counters_and_a_price_a_cpus_record_is_as_before(toy_run, toy_sources, tmp_path, monkeypatch):
@@ -291,8 +295,10 @@ def test_a_dry_run_tells_energy_and_money(toy_run, toy_sources, tmp_path, machin
     estimate = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1, price=1000.0), 1)
     (arm,) = estimate.arms
     assert arm.cost.watts == 0.0
-    assert f"; 0 Wh at the power measured; {1000 * arm.cost.seconds / 3600:.3g}" in render_estimate(estimate)
+    assert f"; 0 Wh of processors at the power measured; {1000 * arm.cost.seconds / 3600:.3g}" in render_estimate(
+        estimate
+    )
     assert " at 1000 an hour of a device" in render_estimate(estimate)
     command = replace(arm, arm="command", cost=replace(arm.cost, steps=0, watts=None))
     partly = replace(estimate, arms=(arm, command))
-    assert "; 0 Wh at the power measured (1 of 2 runs); " in render_estimate(partly)
+    assert "; 0 Wh of processors at the power measured (1 of 2 runs); " in render_estimate(partly)

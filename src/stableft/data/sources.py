@@ -24,6 +24,12 @@ from stableft.transient import is_transient, retrying
 
 SourceSplit = Literal["train", "dev"]
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
+# What to do where the hub cannot be reached: in a sweep, and in `stableft data fetch` itself.
+DATA_ADVICE = "give a folder of the original files with --data-dir, or run `stableft data fetch` with network access"
+FETCH_ADVICE = (
+    "`stableft data fetch` needs the network: run it where there is one and copy the hub's cache (the folder HF_HOME) "
+    "here, or give sweeps "
+)
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,10 @@ def read_custom_file(task: TaskSpec, own: CustomTask, digest: str, paths: dict[s
         return _parse_split(path, rows, tuple(names), own.text, own.label, task)
 
 
-def read_from_hub(task: TaskSpec, part: SourceSplit) -> RawSplit:
+def read_from_hub(task: TaskSpec, part: SourceSplit, advice: str = DATA_ADVICE) -> RawSplit:
     """Return a split read from the hub or its local cache.
 
-    Labels are mapped by name, because the hub's class ids may differ from ours.
+    Labels are mapped by name, because the hub's class ids may differ from ours. `advice` ends the sentence of an error.
 
     Raises:
         UserError: The hub cannot be reached and the data set is not in the local cache.
@@ -116,7 +122,7 @@ def read_from_hub(task: TaskSpec, part: SourceSplit) -> RawSplit:
     assert hub is not None
     name = "train" if part == "train" else hub.dev
     place = f"{hub.repository} ({hub.config}, {name})"
-    data = _load_hub_dataset(task, name)
+    data = _load_hub_dataset(task, name, advice)
     columns = (*(hub.text or task.text), hub.label)
     for column in columns:
         if column not in data.column_names:
@@ -134,7 +140,7 @@ def read_from_hub(task: TaskSpec, part: SourceSplit) -> RawSplit:
     return _build_raw_split(place, tuple(texts), values, task)
 
 
-def _load_hub_dataset(task: TaskSpec, name: str):
+def _load_hub_dataset(task: TaskSpec, name: str, advice: str):
     from datasets import config, load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
@@ -147,8 +153,7 @@ def _load_hub_dataset(task: TaskSpec, name: str):
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise storage_error(error, Path(config.HF_DATASETS_CACHE)) or UserError(
-            f"{task.title} cannot be loaded from the hub as {hub.repository} ({hub.config}, {name}): {reason}; "
-            "give a folder of the original files with --data-dir, or run `stableft data fetch` with network access"
+            f"{task.title} cannot be loaded from the hub as {hub.repository} ({hub.config}, {name}): {reason}; {advice}"
         ) from None
 
 
@@ -287,7 +292,8 @@ def fetch_model_file(name: str, revision: str | None, file: str) -> str:
     """
     from huggingface_hub import hf_hub_download
 
-    with _hub_errors_explained(name):
+    advice = f"give a folder with --set model=FOLDER, or run `stableft data fetch --model {name}` with network access"
+    with _hub_errors_explained(name, advice):
         return hf_hub_download(name, file, revision=revision)
 
 
@@ -315,7 +321,7 @@ def fetch_model(name: str) -> str | None:
     settings, folder = locate_model(name, (), "data fetch")
     assert folder is None
     repository, revision = settings["name"], settings["revision"]
-    with _hub_errors_explained(name):
+    with _hub_errors_explained(name, f"{FETCH_ADVICE}a folder with --set model=FOLDER"):
         files = list_repo_files(repository, revision=revision)
         # Many repositories have both, and more.
         weights = next((pattern for pattern in WEIGHT_PATTERNS if fnmatch.filter(files, pattern)), None)
@@ -341,13 +347,13 @@ def fetch_task(task: TaskSpec) -> None:
     """
     if task.hub is None:
         raise UserError(f"data fetch: task {task.name} is generated locally; there is nothing to download")
-    read_from_hub(task, "train")
-    read_from_hub(task, "dev")
+    for part in ("train", "dev"):
+        read_from_hub(task, part, f"{FETCH_ADVICE}the original files with --data-dir")
 
 
 @contextmanager
-def _hub_errors_explained(name: str):
-    """Turn exceptions of the hub's client into a UserError, and silence its log."""
+def _hub_errors_explained(name: str, advice: str):
+    """Turn exceptions of the hub's client into a UserError, and silence its log. `advice` is for want of a network."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -355,10 +361,7 @@ def _hub_errors_explained(name: str):
     try:
         yield
     except (LocalEntryNotFoundError, ConnectionError):
-        raise UserError(
-            f"model {name!r}: the hub cannot be reached and there is no cached copy; give a folder with --set "
-            f"model=FOLDER, or run `stableft data fetch --model {name}` with network access"
-        ) from None
+        raise UserError(f"model {name!r}: the hub cannot be reached and there is no cached copy; {advice}") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         what = "the hub does not answer" if is_transient(error) else "the hub has no such model"
         raise storage_error(error, Path(HF_HUB_CACHE)) or UserError(

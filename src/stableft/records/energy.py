@@ -1,7 +1,7 @@
 """What runs took and cost: device time, joules, money, as records and reports state them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,6 +9,7 @@ from stableft.config.run_config import omitted_if_none
 from stableft.text import format_duration
 
 JOULES_PER_KWH = 3.6e6
+METERS = {"gpu_joules": "GPUs", "cpu_joules": "processors"}  # fields of `EnergyRecord` -> of what they are, in words
 
 
 class EnergyRecord(BaseModel):
@@ -30,7 +31,7 @@ class EnergyRecord(BaseModel):
 
 def make_energy_record(used: Mapping[str, float], price: float | None, on_gpu: bool) -> EnergyRecord | None:
     """Return the record of what a meter added up, or None if it says no more than the run's seconds."""
-    joules = {name: used[name] for name in ("gpu_joules", "cpu_joules") if name in used}
+    joules = {name: used[name] for name in METERS if name in used}
     if not used or not (joules or on_gpu or price is not None):
         return None
     missing = used.get("missing_seconds") if joules else None
@@ -44,8 +45,8 @@ class EnergyTotals:
     runs: int = 0
     gpu_runs: int = 0
     device_seconds: float = 0.0
-    metered: int = 0
-    joules: float = 0.0
+    metered: dict[str, int] = field(default_factory=dict)  # by the names of `METERS`, as `joules`
+    joules: dict[str, float] = field(default_factory=dict)
     partly_metered: int = 0
     missing_seconds: float = 0.0
     priced: int = 0
@@ -57,9 +58,10 @@ class EnergyTotals:
             return
         self.gpu_runs += device != "cpu"
         self.device_seconds += energy.device_seconds if device != "cpu" else 0
-        known = [joules for joules in (energy.gpu_joules, energy.cpu_joules) if joules is not None]
-        self.metered += bool(known)
-        self.joules += sum(known)
+        for name in METERS:
+            if (joules := getattr(energy, name)) is not None:
+                self.metered[name] = self.metered.get(name, 0) + 1
+                self.joules[name] = self.joules.get(name, 0.0) + joules
         self.partly_metered += energy.missing_seconds is not None
         self.missing_seconds += energy.missing_seconds or 0
         if energy.price is not None:
@@ -72,23 +74,23 @@ def describe_energy(totals: EnergyTotals) -> Iterable[str]:
     parts = []
     if totals.gpu_runs:
         parts.append(f"{totals.device_seconds / 3600:.3g} GPU-hours{describe_share(totals.gpu_runs, totals.runs)}")
-    if totals.metered:
-        part = f"{totals.partly_metered} in part, without {format_duration(totals.missing_seconds)} that no meter saw"
-        known = describe_share(totals.metered, totals.runs, part if totals.partly_metered else "")
-        parts.append(f"{format_energy(totals.joules)}{known}")
+    for name in METERS:
+        if known := totals.metered.get(name):
+            parts.append(f"{format_energy(totals.joules[name])} of {METERS[name]}{describe_share(known, totals.runs)}")
     if totals.priced:
         parts.append(f"{format_money(totals.money)} at the price given{describe_share(totals.priced, totals.runs)}")
     if parts:
+        n, missing = totals.partly_metered, format_duration(totals.missing_seconds)
+        unseen = f"; no meter saw {missing} of {n} run{'s' * (n > 1)}" if n else ""
         yield (
-            f"Training took {', '.join(parts)}; a device is shared evenly by the runs that are on it, and the "
+            f"Training took {', '.join(parts)}{unseen}; a device is shared evenly by the runs that are on it, and the "
             "processors' energy by busy time."
         )
 
 
-def describe_share(known: int, runs: int, note: str = "") -> str:
-    """Return, in brackets, of how many runs a sum is if not of all, and a note on it."""
-    words = [*([f"{known} of {runs} runs"] if known != runs else []), *([note] if note else [])]
-    return f" ({', '.join(words)})" if words else ""
+def describe_share(known: int, runs: int) -> str:
+    """Return, in brackets, of how many runs a sum is if not of all."""
+    return f" ({known} of {runs} runs)" if known != runs else ""
 
 
 def format_energy(joules: float) -> str:

@@ -13,7 +13,7 @@ from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.data.tokens import LabeledRows
-from stableft.records.energy import describe_share, format_energy, format_money
+from stableft.records.energy import METERS, describe_share, format_energy, format_money
 from stableft.records.run_record import RunRecord
 from stableft.sweep.early_stopping import select_runs_to_stop
 from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
@@ -49,6 +49,7 @@ class RunCost:
     disk_bytes: int  # after the run
     checkpoint_bytes: int  # during the run
     watts: float | None = None  # while its steps were timed; None: could not be read
+    meters: tuple[str, ...] = ()  # what the watts are of, by the names of `METERS`
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,8 @@ def render_estimate(estimate: SweepEstimate) -> str:
     metered = [(arm.unfinished, cost.seconds * cost.watts) for arm, cost in costs if cost.watts is not None]
     if metered:
         joules, runs = sum(runs * joules for runs, joules in metered), sum(runs for runs, _ in metered)
-        total += f"; {format_energy(joules)} at the power measured{describe_share(runs, unfinished)}"
+        meters = " and ".join(dict.fromkeys(METERS[name] for _, cost in costs for name in cost.meters))
+        total += f"; {format_energy(joules)} of {meters} at the power measured{describe_share(runs, unfinished)}"
     if estimate.price is not None:
         priced = sum(
             arm.unfinished * cost.seconds for arm, cost in costs if cost.steps
@@ -245,7 +247,7 @@ def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
         step_seconds = _measure_step_seconds(setup, state)
         row_seconds = _measure_row_seconds(setup, state)
         meter.add_to(used, at_once=True)
-    joules = [used[name] for name in ("gpu_joules", "cpu_joules") if name in used]
+    meters = tuple(name for name in METERS if name in used)
     test = len(setup.splits.test) if setup.splits.test else 0
     # The test rows are evaluated at every new best, i.e. at most at each evaluation, and once at the end.
     evaluated = len(setup.evaluate_at) * (len(setup.splits.val) + test) + test
@@ -258,7 +260,8 @@ def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
         memory_bytes=peak_memory(setup.device),
         disk_bytes=FIXED_BYTES_PER_RUN + HISTORY_LINE_BYTES * setup.total + outputs + models,
         checkpoint_bytes=3 * weights,
-        watts=sum(joules) / used["device_seconds"] if joules else None,
+        watts=sum(used[name] for name in meters) / used["device_seconds"] if meters else None,
+        meters=meters,
     )
 
 

@@ -202,18 +202,22 @@ def wait_for_lease(path: Path, seconds: float, why: str) -> Lease:
 
 @dataclass(frozen=True)
 class TrackerTool:
-    """A tracker: the function that logs a run to it, and its Python package with the name that pip knows."""
+    """A tracker: the function that logs a run to it, its Python package, and the name by which pip knows that.
+
+    `has_sd`: it shows mean and SD of a group of runs itself.
+    """
 
     open_run: Callable[[TrackedRun], AbstractContextManager[LogValues]]
     module: str
     package: str
+    has_sd: bool = False
 
 
 TRACKERS = {
     "trackio": TrackerTool(log_to_trackio, "trackio", "trackio"),
     "tensorboard": TrackerTool(log_to_tensorboard, "tensorboardX", "tensorboardX"),
-    "wandb": TrackerTool(log_to_wandb, "wandb", "wandb"),
-    "mlflow": TrackerTool(log_to_mlflow, "mlflow", "mlflow-skinny"),
+    "wandb": TrackerTool(log_to_wandb, "wandb", "wandb", has_sd=True),
+    "mlflow": TrackerTool(log_to_mlflow, "mlflow", "mlflow"),
 }
 
 

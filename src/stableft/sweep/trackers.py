@@ -14,6 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from stableft.records.run_record import (
     read_intact_record,
     run_folder,
 )
+from stableft.stats.summary import summarize
 from stableft.sweep.local_workers import main_hidden, sigint_blocked
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, ShowEvent, SweepEvent, run_label
 from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, describe_place, wait_for_lease
@@ -76,6 +78,39 @@ def _mark_key(results: Path, run: PlannedRun, project: str, tool: str) -> str:
     return short_digest(f"{describe_place(tool, results)} {project} {run.arm}")
 
 
+@dataclass(frozen=True)
+class ArmToSend:
+    """The recorded runs of an arm and task, and what marks that mean and SD over them were sent."""
+
+    runs: tuple[PlannedRun, ...]
+    mark: str
+    digest: str
+
+
+def find_unsent_arms(results: Path, runs: Iterable[PlannedRun], project: str, tool: str) -> dict[str, ArmToSend]:
+    """Return the arms, by their groups, of which a tracker lacks mean and SD over the runs that there are now.
+
+    None of a tool that computes both itself.
+    """
+    members: dict[str, list[PlannedRun]] = {}
+    for run in () if TRACKERS[tool].has_sd else runs:
+        members.setdefault(_group(run), []).append(run)
+    found: dict[str, ArmToSend] = {}
+    for group, all_runs in members.items():
+        digests = {run: digest for run in all_runs if (digest := record_digest(results, run.run_id))}
+        if digests:
+            mark = short_digest(f"{describe_place(tool, results)} {project} {group} over its seeds")
+            arm = ArmToSend(tuple(digests), mark, short_digest(" ".join(digests.values())))
+            if read_marks(results, arm.runs[0].run_id).get(mark) != arm.digest:
+                found[group] = arm
+    return found
+
+
+def _group(run: PlannedRun) -> str:
+    """Return what names the runs that differ from this one in their seeds alone."""
+    return f"{run.arm} {run.config.data.task}"
+
+
 def by_run_id(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
     """Return run id -> the entries of the arms that share the run."""
     found: dict[str, dict[str, PlannedRun]] = {}
@@ -93,7 +128,7 @@ def describe_run_to_tracker(run: PlannedRun, record: RunRecord, project: str, re
     return TrackedRun(
         key=short_digest(f"{run.run_id} {run.arm} {digest}"),
         name=run_label(run),
-        group=f"{run.arm} {config.data.task}",
+        group=_group(run),
         project=project,
         results=results,
         config={"arm": run.arm, "recipe": run.recipe, "task": config.data.task, **settings},
@@ -139,10 +174,16 @@ def send_run(tool: str, runs: Sequence[PlannedRun], project: str, results: Path)
     """
     if not find_unsent(results, runs, project, tool):
         return False
-    path = run_folder(results, runs[0].run_id) / SEND_LEASE
+    with _sent_by_this_process(results, runs[0].run_id):
+        return _send_unsent(tool, runs, project, results)
+
+
+@contextmanager
+def _sent_by_this_process(results: Path, run_id: str) -> Iterator[None]:
+    path = run_folder(results, run_id) / SEND_LEASE
     lease = wait_for_lease(path, SENDER_SECONDS, "has not finished sending this run")
     try:
-        return _send_unsent(tool, runs, project, results)
+        yield
     finally:
         lease.release()
 
@@ -157,9 +198,45 @@ def _send_unsent(tool: str, runs: Sequence[PlannedRun], project: str, results: P
         with TRACKERS[tool].open_run(describe_run_to_tracker(run, record, project, results, digest)) as log:
             for step, values in curves_of_run(record.model_copy(update={"report": run.report}), results):
                 log(step, values)
-        marks = {**read_marks(results, run.run_id), _mark_key(results, run, project, tool): digest}
-        atomic_write(run_folder(results, run.run_id) / MARK_FILE, json.dumps(marks, sort_keys=True).encode())
+        _mark_sent(results, run.run_id, _mark_key(results, run, project, tool), digest)
     return bool(unsent)
+
+
+def _mark_sent(results: Path, run_id: str, mark: str, digest: str) -> None:
+    marks = {**read_marks(results, run_id), mark: digest}
+    atomic_write(run_folder(results, run_id) / MARK_FILE, json.dumps(marks, sort_keys=True).encode())
+
+
+def send_arms(tool: str, runs: Iterable[PlannedRun], project: str, results: Path) -> None:
+    """Send, for every arm and task, mean, SD and share of failed runs over its first 1, 2, ... seeds, and mark that.
+
+    Most tools show the mean of a group at best. What was sent of fewer runs is found by its key and replaced.
+    """
+    for group, arm in find_unsent_arms(results, runs, project, tool).items():
+        first = arm.runs[0].run_id
+        records = [(run, read_intact_record(results, run.run_id)) for run in arm.runs]
+        ended = [
+            record.model_copy(update={"report": run.report})
+            for run, record in records
+            if record and record.status in ("finished", "crashed")
+        ]
+        if not ended:
+            continue
+        name = f"{group} over its seeds"
+        told = TrackedRun(short_digest(f"{project} {name}"), name, name, project, results)
+        with _sent_by_this_process(results, first):
+            with TRACKERS[tool].open_run(told) as log:
+                for n in range(1, len(ended) + 1):
+                    log(n, _summarize_arm(ended[:n]))
+            _mark_sent(results, first, arm.mark, arm.digest)
+
+
+def _summarize_arm(records: Sequence[RunRecord]) -> dict[str, float]:
+    scores = summarize([score for one in records if (score := one.reported_score) is not None])
+    failed = [one.failed for one in records if one.failed is not None]
+    share = sum(failed) / len(failed) if failed else None
+    values = {"score_mean": scores.mean, "score_sd": scores.std, "failed_share": share}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def describe_live_run(project: str, results: Path) -> TrackedRun:
@@ -169,11 +246,11 @@ def describe_live_run(project: str, results: Path) -> TrackedRun:
 
 
 def feed_tracker(
-    connection: Connection, tool: str, project: str, results: Path, runs: dict[str, list[PlannedRun]]
+    connection: Connection, tool: str, project: str, results: Path, runs: dict[str, list[PlannedRun]], arms: bool
 ) -> None:
     """Send what the parent names: run ids, and (seconds, values) of the live curves. None ends it.
 
-    Answers each with ("sent", whether) or ("failed", why).
+    Answers each with ("sent", whether) or ("failed", why). `arms`: at the end, also send mean and SD of the arms.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -200,22 +277,29 @@ def feed_tracker(
                 if log:
                     log(*message)
         except Exception as error:  # of a tool: anything, and no reason to stop
-            line = next(iter(str(error).strip().splitlines()), "")
-            answer = ("failed", f"{type(error).__name__}: {line}")
+            answer = ("failed", _describe_error(error))
         connection.send(answer)
     try:
+        if arms:
+            send_arms(tool, [run for shared in runs.values() for run in shared], project, results)
         if live:
             live.__exit__(None, None, None)
+    except Exception as error:
+        connection.send(("failed", _describe_error(error)))
     finally:
         connection.send(("ended", None))
         # What a tool has left to do at exit would wait for a network that may be gone.
         os._exit(0)
 
 
+def _describe_error(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+
 class TrackerProcess:
     """The process that feeds a tracker. It is sent one message at a time, so that the parent never waits for it."""
 
-    def __init__(self, tool: str, project: str, results: Path, runs: Iterable[PlannedRun]):
+    def __init__(self, tool: str, project: str, results: Path, runs: Iterable[PlannedRun], arms: bool = True):
         context = multiprocessing.get_context("spawn")
         self.tool, (self._connection, other_end) = tool, context.Pipe()
         self.waiting: deque[str] = deque()  # ids of runs
@@ -225,7 +309,7 @@ class TrackerProcess:
         self.unsent: list[str] = []
         self.failure: str | None = None  # the first
         self.asked_at = time.monotonic()
-        arguments = (other_end, tool, project, results, by_run_id(runs))
+        arguments = (other_end, tool, project, results, by_run_id(runs), arms)
         self._process = context.Process(target=feed_tracker, args=arguments, name=f"stableft {tool}", daemon=True)
         with sigint_blocked(), main_hidden(None):
             self._process.start()
@@ -275,8 +359,10 @@ class TrackerProcess:
                 self.pump(wait=0.2)
             with suppress(OSError, EOFError):
                 self._connection.send(None)
-                if self._connection.poll(max(0.0, min(patience, deadline - time.monotonic()))):
-                    self._connection.recv()
+                word = None
+                while word != "ended" and self._connection.poll(max(0.0, min(patience, deadline - time.monotonic()))):
+                    word, content = self._connection.recv()
+                    self.failure = self.failure or content
         finally:
             self._process.kill()
             self._process.join()
@@ -290,12 +376,12 @@ def tracked_display(
     """Yield a display that also sends runs to a tracker when they end.
 
     A tracker that is down is told once, and at the end what it lacks. None: no tracker. `send_earlier`: also send runs
-    that ended before and are unsent; each of many pilots would otherwise send those of all.
+    that ended before and are unsent, and the arms' mean and SD; each of many pilots would otherwise send those of all.
     """
     if tool is None:
         yield display
         return
-    tracker = TrackerProcess(tool, sweep.name, results, sweep.runs)
+    tracker = TrackerProcess(tool, sweep.name, results, sweep.runs, arms=send_earlier)
     planned, began = by_run_id(sweep.runs), time.monotonic()
     if send_earlier:
         tracker.waiting.extend(key for key, runs in planned.items() if find_unsent(results, runs, sweep.name, tool))
@@ -352,7 +438,7 @@ def send_sweep(tool: str, sweep: Sweep, results: Path) -> str:
     if not recorded:
         raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
     unsent = [run_id for run_id in recorded if find_unsent(results, planned[run_id], sweep.name, tool)]
-    if not unsent:
+    if not unsent and not find_unsent_arms(results, sweep.runs, sweep.name, tool):
         return f"{tool} has all {len(recorded)} runs already"
     tracker = TrackerProcess(tool, sweep.name, results, sweep.runs)
     tracker.waiting.extend(unsent)
@@ -362,6 +448,7 @@ def send_sweep(tool: str, sweep: Sweep, results: Path) -> str:
         tracker.finish()
     before = len(recorded) - len(unsent)
     done = f"sent {tracker.sent} runs to {tool}" + (f", which had {before} already" if before else "")
+    done = done if unsent else f"sent mean and SD of the arms to {tool}, which had all {before} runs already"
     if tracker.failure:
         raise UserError(f"{tool}: {tracker.failure}; {done}, and {len(tracker.unsent)} are left")
     return done
