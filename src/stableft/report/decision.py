@@ -321,7 +321,8 @@ def describe_claim(claim: ClaimDecision) -> str:
             text = f"{subject} is equivalent within {100 * (claim.margin or 0):g} points, decided after {runs}."
         case "undecided" if claim.n < claim.looks[-1]:
             after = f"after {runs}, " if claim.n else ""
-            text = f"{subject} is undecided {after}because too few runs finished."
+            further = next(look for look in claim.looks if look > claim.n)
+            text = f"{subject} is undecided {after}because too few runs finished; the look at {further} needs more seeds."
         case "undecided":
             text = f"{subject} is undecided after the last look, at {runs}{p}."
         case "withheld":
