@@ -150,7 +150,7 @@ def test_a_real_sweep_ends_early_and_reports_what_came_after(workplace, stableft
     assert code == 0  # one arm is no claim, so all its seeds are trained
     code, out, err = stableft("report", "claim.yaml")
     assert (code, err) == (0, "")
-    assert "3 more runs of learning and 0 of still came after the verdict" in " ".join(out.split())
+    assert "3 more runs of learning came after the verdict and are no part of it" in " ".join(out.split())
     stableft("export", "claim.yaml", "--out", "claim.jsonl")
     code, out, err = stableft("decide", "still", "learning", "--records", "claim.jsonl")
     assert (code, err) == (0, "")

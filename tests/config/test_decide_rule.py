@@ -178,5 +178,5 @@ def test_a_rule_in_words():
     assert rule is not None
     assert describe_rule(rule, ["a", "b", "c"]) == (
         "b and c against a: the failure rate and the mean, alpha 0.05, looked at 5, 10 runs of each, error spent as "
-        "Pocock; equivalent within 1 points in mean; a decided claim passes its share of alpha on"
+        "Pocock; equivalent within 1 point in mean; a decided claim passes its share of alpha on"
     )

@@ -258,7 +258,9 @@ def test_seeds_that_are_tried_again_change_no_look(tmp_path):
         (after,) = again.decision.claims
         for place in again.places:
             one, other = (
-                collect_evidence("failures", [claims.known[run.run_id] for run in claims.places[place]], None, "").values
+                collect_evidence(
+                    "failures", [claims.known[run.run_id] for run in claims.places[place]], None, ""
+                ).values
                 for claims in (first, again)
             )
             assert np.array_equal(one[: before.n], other[: before.n])

@@ -132,11 +132,15 @@ def describe_rule(rule: DecideRule, between: list[str] | None = None) -> str:
     )
     about = " and ".join(f"the {ABOUT_TITLES[about]}" for about in rule.about)
     text = f"{arms}: {about}, alpha {rule.alpha:g}, looked at {looks}"
-    margins = [f"{value:g} points in {ABOUT_TITLES[name]}" for name, value in rule.margin or () if value is not None]
+    margins = [f"{describe_points(n)} in {ABOUT_TITLES[name]}" for name, n in rule.margin or () if n is not None]
     text += f"; equivalent within {' and '.join(margins)}" if margins else ""
     if rule.share == "graph":
         text += "; a decided claim passes its share of alpha on"
     return text + (f"; {rule.score.better} scores are better" if rule.score else "")
+
+
+def describe_points(number: float) -> str:
+    return f"{number:g} point{'s' * (number != 1)}"
 
 
 def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decide: between") -> None:
