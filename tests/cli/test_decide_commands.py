@@ -90,7 +90,7 @@ def test_plans_count_every_claim_and_the_error_at_the_margin(workplace, stableft
         (["zhang", "zhang-reinit", *RUNS, "--task", "rte"], "decide: these records keep no common rule; give one"),
         (["zhang", "zhang-reinit", *RUNS, *FAILURES, *WIDE], "select one with --task"),
         (["a", "b", *FAILURES, "--rule", "looks=[4, 2]"], "--rule: looks: 2 must be more than the look before it, 4"),
-        (["a", "b", *FAILURES, *WIDE, "--failed", "1,2"], "decide: --failed are guesses for --plan"),
+        (["a", "b", *FAILURES, *WIDE, "--failed", "1,2"], "decide: --failed is a guess for --plan"),
         (["--plan"], "decide --plan: needs a rule"),
         (
             ["--plan", "--rule", "about=spread", "--rule", "looks=[4, 8]", "--means", "1,2", "--sds", "1,2"],
