@@ -10,12 +10,16 @@ The runs are those of results/records/zhang-replication.jsonl: four tasks, three
 - simulated: made-up arms of equal failure rate, mean or spread, with unequal variances, ties, NaN and failed runs.
 - outside: arms of equal means, of which one has some failed runs and better ones instead: no test of means but the
   betting one keeps its error there, because differences of pairs are not symmetric.
+- retried: arms of equal failure rate of which some runs crash, and all are tried again that no look has passed; wrong
+  are all draws with a verdict, before or after that.
 - family: three claims that share alpha, all null, or with one true claim that passes its share on.
 - power: runs drawn with replacement from each arm; `n` is the mean number of runs of each arm. `fixed_25` and
   `fixed_50` are the power of one look at that many runs, with the same test at alpha; `fixed_n` is the number of runs
   at which one look has the power of the rule.
+- again: single cases of the above (but for those outside) whose interval does not reach alpha, with ten times the
+  draws, anew: of cases whose error is exactly alpha, one in 40 is such by chance.
 
-Of permutation tests, cases of simulations and power have a tenth of the draws.
+Of permutation tests, cases of simulations and the power of spread have a tenth of the draws.
 
 Each share of wrong verdicts has its 95 % Wilson interval; `valid` says whether that reaches alpha or lower. Files:
 decide.json with all numbers, decide.png with the runs used and saved.
@@ -24,7 +28,6 @@ decide.json with all numbers, decide.png with the runs used and saved.
 import argparse
 import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -54,7 +57,8 @@ SEEDS = 50
 WIDE, FINE = (5, 10, 15, 20, 25, 35, 50), tuple(range(4, SEEDS + 1, 2))
 MARGINS = {"failures": 0.10, "mean": 0.01}
 PERMUTATIONS = 999  # of a test; the product draws 9,999, and the error of the test is the same with any number
-FEWER_DRAWS = 10  # permutation tests of simulated and of drawn scores have one draw in so many
+FEWER_DRAWS = 10  # permutation tests of made-up scores, and of spread for its power, have one draw in so many
+AGAIN = 10  # times the draws of a case that is drawn again
 TASKS = ("rte", "mrpc", "stsb", "cola")
 ARMS = ("zhang-bertadam", "zhang", "zhang-reinit")
 PAIRS = tuple(itertools.combinations(ARMS, 2))
@@ -146,9 +150,8 @@ def values_of(rule: Rule, arm: Arm) -> np.ndarray:
     return arm.failed if rule.about == "failures" else arm.scores
 
 
-def draws_of(rule: Rule, draws: int) -> int:
-    """Return the number of draws of a case: all where a table is looked up, else a part of them."""
-    return draws if rule.about == "failures" or rule.looks is None else math.ceil(draws / FEWER_DRAWS)
+def takes_long(rule: Rule) -> bool:
+    return rule.about != "failures" and rule.looks is not None
 
 
 def permuted_pairs(pool: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -156,31 +159,50 @@ def permuted_pairs(pool: np.ndarray, draws: int, rng: np.random.Generator) -> tu
     return shuffled[:, :SEEDS], shuffled[:, SEEDS : 2 * SEEDS]
 
 
+def is_null_wrong(rule: Rule, kind: str, one: Arm, other: Arm, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return of which draws the verdict is wrong, where labels are permuted ("null") or arms differ by the "margin"."""
+    margin = MARGINS.get(rule.about)
+    pool = np.concatenate([values_of(rule, one), values_of(rule, other)])
+    a, b = permuted_pairs(pool, draws, rng)
+    if kind == "null":
+        return is_different(ends_of(rule, outcomes_of(rule, a, b, one.span, ALPHA, margin))[0])
+    assert margin is not None
+    side = rng.choice([-1, 1], draws)[:, np.newaxis]
+    if rule.about == "mean":
+        b = b + side * margin
+    else:
+        a, b = (rng.choice(pool, (draws, SEEDS)) for _ in range(2))
+        more = rng.random(b.shape) < margin / (1 - min(pool.mean(), 1 - margin))
+        b = b | more
+        a, b = np.where(side > 0, a, b), np.where(side > 0, b, a)
+    verdicts, _ = ends_of(rule, outcomes_of(rule, a, b, one.span, ALPHA, margin))
+    return (verdicts == SAME) | (verdicts == np.where(side[:, 0] > 0, LOWER, HIGHER))
+
+
 def measure_nulls(arms: dict, rules: Sequence[Rule], draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Yield the share of wrong verdicts where labels are permuted, and where the second arm is moved by the margin."""
     for rule in rules:
-        margin = MARGINS.get(rule.about)
         for task, (first, second) in itertools.product(TASKS, PAIRS):
-            one, other = arms[task, first], arms[task, second]
-            case = f"{task}: {first}, {second}"
-            pool = np.concatenate([values_of(rule, one), values_of(rule, other)])
-            a, b = permuted_pairs(pool, draws, rng)
-            verdicts, _ = ends_of(rule, outcomes_of(rule, a, b, one.span, ALPHA, margin))
-            yield count_wrong("null", case, rule, is_different(verdicts))
-            if margin is None:
-                continue
-            a, b = permuted_pairs(pool, draws, rng)
-            side = rng.choice([-1, 1], draws)[:, np.newaxis]
-            if rule.about == "mean":
-                b = b + side * margin
-            else:
-                a, b = (rng.choice(pool, (draws, SEEDS)) for _ in range(2))
-                more = rng.random(b.shape) < margin / (1 - min(pool.mean(), 1 - margin))
-                b = b | more
-                a, b = np.where(side > 0, a, b), np.where(side > 0, b, a)
-            verdicts, _ = ends_of(rule, outcomes_of(rule, a, b, one.span, ALPHA, margin))
-            opposite = np.where(side[:, 0] > 0, LOWER, HIGHER)
-            yield count_wrong("margin", case, rule, (verdicts == SAME) | (verdicts == opposite))
+            for kind in ("null", "margin") if rule.about in MARGINS else ("null",):
+                wrong = is_null_wrong(rule, kind, arms[task, first], arms[task, second], draws, rng)
+                yield count_wrong(kind, f"{task}: {first}, {second}", rule, wrong)
+
+
+def measure_again(
+    arms: dict, rules: Sequence[Rule], rows: Sequence[dict[str, Any]], draws: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Yield the share of wrong verdicts of each case in `rows` whose interval is above alpha, from new draws."""
+    for row in rows:
+        if row["kind"] not in ("null", "margin", "simulated") or row["valid"]:
+            continue
+        rule = next(rule for rule in rules if rule.name == row["rule"])
+        if row["kind"] == "simulated":
+            draw = next(draw for case, _, draw in simulated_arms(draws, rng) if case == row["case"])
+            wrong = is_simulated_wrong(rule, draw(), draws)
+        else:
+            task, first, second = row["case"].replace(":", ",").split(", ")
+            wrong = is_null_wrong(rule, row["kind"], arms[task, first], arms[task, second], draws, rng)
+        yield count_wrong("again", row["case"], rule, wrong, of=row["kind"])
 
 
 def simulated_arms(draws: int, rng: np.random.Generator) -> Iterator[tuple[str, tuple[str, ...], Callable]]:
@@ -219,16 +241,47 @@ def simulated_arms(draws: int, rng: np.random.Generator) -> Iterator[tuple[str, 
         yield f"{share:.0%} failed in one arm, equal means", ("mean",), lambda s=share: one_fails(s)
 
 
+def is_simulated_wrong(rule: Rule, drawn: tuple[np.ndarray, ...], draws: int) -> np.ndarray:
+    a, b = (values[:draws] for values in (drawn[2:] if rule.about == "failures" else drawn[:2]))
+    return is_different(ends_of(rule, outcomes_of(rule, a, b))[0])
+
+
 def measure_simulated(rules: Sequence[Rule], draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     for case, equal, draw in simulated_arms(draws, rng):
-        a, b, failed_a, failed_b = draw()
+        drawn = draw()
         for rule in rules:
             if rule.about in equal:
-                x, y = (failed_a, failed_b) if rule.about == "failures" else (a, b)
-                n = draws_of(rule, draws)
-                verdicts, _ = ends_of(rule, outcomes_of(rule, x[:n], y[:n]))
                 kind = "outside" if "one arm" in case else "simulated"
-                yield count_wrong(kind, case, rule, is_different(verdicts))
+                few = draws // FEWER_DRAWS if takes_long(rule) else draws
+                yield count_wrong(kind, case, rule, is_simulated_wrong(rule, drawn, few))
+
+
+def measure_retries(draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    rule = Rule("failures", (5, 10, 15, 20, 25))
+    looks, shape = np.array(rule.looks), (draws, 25)
+
+    def look(arms: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the outcomes, and whether there is evidence for each look, of (failed, is evidence) of both arms."""
+        in_order = (np.take_along_axis(v, np.argsort(~kept, axis=1, kind="stable"), axis=1) for v, kept in arms)
+        n = np.minimum(*(kept.sum(axis=1) for _, kept in arms))[:, np.newaxis]
+        return np.where(n >= looks, outcomes_of(rule, *in_order), 0), n >= looks
+
+    for rate, share, likely in itertools.product((0.1, 0.3, 0.5, 0.7), (0.05, 0.2), (False, True)):
+        arms = []
+        for _ in range(2):
+            failed = rng.random(shape) < rate
+            if likely:  # twice as likely where the run would fail
+                crashed = rng.random(shape) < np.where(failed, 2 * share, max(share * (1 - 2 * rate) / (1 - rate), 0))
+            else:
+                crashed = rng.random(shape) < share
+            arms.append((failed, ~crashed))
+        before, seen = look(arms)
+        _, ends = ends_of(rule, before)
+        passed = np.where((before != 0).any(axis=1), ends, np.where(seen, looks, 0).max(axis=1))[:, np.newaxis]
+        again = [(v, kept | (np.cumsum(kept, axis=1) >= passed)) for v, kept in arms]
+        after, _ = look(again)
+        case = f"{rate:.0%} fail, {share:.0%} crash" + (", twice as many where they would fail" if likely else "")
+        yield count_wrong("retried", case, rule, ((before != 0) | (after != 0)).any(axis=1))
 
 
 def measure_families(arms: dict, draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -269,7 +322,7 @@ def measure_power(arms: dict, rules: Sequence[Rule], draws: int, rng: np.random.
         picks = [rng.integers(0, SEEDS, (draws, SEEDS)) for _ in range(2)]
         fixed: dict[str, Callable[[int], float]] = {}
         for rule in rules:
-            few = draws_of(rule, draws)
+            few = draws // FEWER_DRAWS if takes_long(rule) and rule.about == "spread" else draws
             a, b = (values_of(rule, arm)[pick[:few]] for arm, pick in zip((one, other), picks, strict=True))
             verdicts, n = ends_of(rule, outcomes_of(rule, a, b, one.span))
             fixed_power = fixed.setdefault(rule.about, cache(partial(_fixed_power, rule.about, a, b)))
@@ -379,7 +432,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("null", "simulated", "family", "power"), help="one part; writes no file")
+    parser.add_argument(
+        "--only", choices=("null", "simulated", "family", "retried", "power"), help="one part; writes no file"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     options = parser.parse_args()
     arms, draws = read_arms(), options.draws
@@ -388,6 +443,8 @@ def main() -> None:
         "simulated": lambda rng: measure_simulated(RULES, draws, rng),
         "family": lambda rng: measure_families(arms, draws, rng),
         "power": lambda rng: measure_power(arms, RULES, draws, rng),
+        "retried": lambda rng: measure_retries(draws, rng),
+        "again": lambda rng: measure_again(arms, RULES, rows, AGAIN * draws, rng),
     }
     rows: list[dict[str, Any]] = []
     started = time.process_time()

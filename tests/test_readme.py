@@ -247,12 +247,13 @@ def test_shown_lines_of_python_run(lines, reader, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_shown_command_is_run(reader, tmp_path, tiny_family):
-    """With a script of transformers' Trainer that knows no stableft, a tiny BERT and made-up rows."""
+    """With a script of transformers' Trainer that knows no stableft, a BERT of MiniLM's shape and made-up rows."""
     (block,) = (block for block in YAML.findall(TEXTS["configs/README.md"]) if "command:" in block)
     home = tmp_path / "project"
     (home / "theirs.yaml").write_text(block.replace("bert-large-uncased", "tiny"))
     shutil.copy(FILES / "commands" / "run_glue.py", home)
-    shutil.copytree(tiny_family("bert", max_position_embeddings=128), home / "tiny")
+    shape = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    shutil.copytree(tiny_family("bert", max_position_embeddings=128, **shape), home / "tiny")
     assert "Ended: 1 of 1 runs done" in reader("stableft sweep theirs.yaml --devices cpu --seeds 1")
     (path,) = home.glob("results/runs/*/record.json")
     record = json.loads(path.read_text())

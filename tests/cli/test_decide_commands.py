@@ -90,7 +90,7 @@ def test_plans_count_every_claim_and_the_error_at_the_margin(workplace, stableft
         (["zhang", "zhang-reinit", *RUNS, "--task", "rte"], "decide: these records keep no common rule; give one"),
         (["zhang", "zhang-reinit", *RUNS, *FAILURES, *WIDE], "select one with --task"),
         (["a", "b", *FAILURES, "--rule", "looks=[4, 2]"], "--rule: looks: 2 must be more than the look before it, 4"),
-        (["a", "b", *FAILURES, *WIDE, "--failed", "1,2"], "decide: --failed are guesses for --plan"),
+        (["a", "b", *FAILURES, *WIDE, "--failed", "1,2"], "decide: --failed is a guess for --plan"),
         (["--plan"], "decide --plan: needs a rule"),
         (
             ["--plan", "--rule", "about=spread", "--rule", "looks=[4, 8]", "--means", "1,2", "--sds", "1,2"],
@@ -142,15 +142,15 @@ def test_a_real_sweep_ends_early_and_reports_what_came_after(workplace, stableft
     sweep = ["sweep", "claim.yaml", "--devices", "cpu"]
     code, out, _ = stableft(*sweep)
     assert code == 0
-    assert "6 saved: the claims are decided" in out
+    assert "6 saved: no claim needs them" in out
     assert "the failure rate is better, decided after 5 runs of each" in " ".join(out.split())
     code, out, _ = stableft(*sweep)  # the state is records and rule
-    assert "6 saved: the claims are decided" in out
+    assert "6 saved: no claim needs them" in out
     code, out, _ = stableft("sweep", "claim.yaml", "--devices", "cpu", "--arms", "learning")
     assert code == 0  # one arm is no claim, so all its seeds are trained
     code, out, err = stableft("report", "claim.yaml")
     assert (code, err) == (0, "")
-    assert "3 more runs of learning and 0 of still came after the verdict" in " ".join(out.split())
+    assert "3 more runs of learning came after the verdict and are no part of it" in " ".join(out.split())
     stableft("export", "claim.yaml", "--out", "claim.jsonl")
     code, out, err = stableft("decide", "still", "learning", "--records", "claim.jsonl")
     assert (code, err) == (0, "")

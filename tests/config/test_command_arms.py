@@ -320,11 +320,12 @@ BAD = [
     ),
     (
         replaced("eval_accuracy}", "a, range: [0, 100]}"),
-        "s.yaml:6: score: range [0, 100] must rise and be within -1 and 1, because scale is 1",
+        "s.yaml:6: score: range [0, 100] must be within -1 and 1, because scale is 1; divide larger scores, such as a "
+        "perplexity, by a fixed number in the command",
     ),
     (
         replaced("eval_accuracy}", "a, range: [1, 0]}"),
-        "s.yaml:6: score: range [1, 0] must rise and be within -1 and 1, because scale is 1",
+        "s.yaml:6: score: range [1, 0] must rise: it is the lowest possible score and the highest",
     ),
     (replaced("0.527", "52.7"), "s.yaml:7: baseline 52.7 must be on the score's scale, from 0 to 1; score.scale is 1"),
     (replaced("0.527", "high"), "s.yaml:7: baseline: 'high' must be a number"),
@@ -388,8 +389,8 @@ BAD = [
     ),
     (
         f"decide: {DECIDE}\n{ARM}{OTHER}",
-        "s.yaml:7: score.scale is missing, of which the 1.5 points of decide.margin.mean are hundredths: write whether "
-        "the scores of arm 'theirs' are fractions (scale: 1) or percent (scale: 100)",
+        "s.yaml:7: score.scale is missing, and decide.margin.mean is in points, its hundredths: write whether the "
+        "scores of arm 'theirs' are fractions (scale: 1) or percent (scale: 100)",
     ),
     (
         ARM + f"  - name: twin\n    command: {COMMAND}\n    score: {SCORE}\n",

@@ -86,6 +86,12 @@ def test_a_rule_is_part_of_every_run_and_of_no_id(tmp_path):
             "decide.looks: no look at 4 runs of each arm or fewer can find a difference in the failure rate at level "
             "0.013, the share of each of 4 claims: the first that could is at 6 runs of each arm",
         ),
+        ("{about: failures, looks: often}", "decide.looks: 'often' must be a list of numbers of runs of each arm, or"),
+        (
+            "{about: failure, looks: any}",
+            "decide.about: 'failure' must be failures, mean or spread, or a list of these",
+        ),
+        ("{about: {mean: 1}, looks: any}", "decide.about: {'mean': 1} must be failures"),
         ("{about: failures, look: any}", "key 'decide.look' is not known"),
         ("often", "decide: 'often' must be a mapping such as {between"),
     ],
@@ -178,5 +184,5 @@ def test_a_rule_in_words():
     assert rule is not None
     assert describe_rule(rule, ["a", "b", "c"]) == (
         "b and c against a: the failure rate and the mean, alpha 0.05, looked at 5, 10 runs of each, error spent as "
-        "Pocock; equivalent within 1 points in mean; a decided claim passes its share of alpha on"
+        "Pocock; equivalent within 1 point in mean; a decided claim passes its share of alpha on"
     )

@@ -13,7 +13,7 @@ from stableft.config.decide_rule import DecideRule
 from stableft.report.build import build_report
 from stableft.report.decision import build_decision_report, decide_from_records
 from stableft.report.forms.terminal import report_to_text
-from stableft.report.runs import load_runs_from_file
+from stableft.report.runs import compare_against, load_runs_from_file
 
 RULE = DecideRule(about=["failures"], looks=[4, 8])
 THREE = RULE.model_copy(update={"between": ["a", "b", "c"]})
@@ -32,6 +32,13 @@ def store(
             for seed in seeds:
                 run = replace(make_run(seed, arm, task, batch_size=16 + i), decide=rule)
                 save_record(results, make_scored_record(run, math.nan if arm == "a" else 0.7))
+
+
+def export(results: Path) -> Path:
+    """Write the records to one file and return it."""
+    records = results / "r.jsonl"
+    records.write_text("".join(file.read_text() for file in sorted(results.glob("runs/*/record.json"))))
+    return records
 
 
 def decide(results: Path, arms: str, rule: DecideRule | None = None, **options):
@@ -93,10 +100,23 @@ def test_claims_about_other_scores_or_runs_were_not_stated(tmp_path, options, wa
 @pytest.mark.parametrize(("score", "when"), [("recipe", "stated"), ("last", "stated"), ("best", "not stated")])
 def test_a_report_of_another_checkpoint_was_not_stated(tmp_path, score, when):
     store(tmp_path, RULE, "ab")
-    records = tmp_path / "r.jsonl"
-    records.write_text("".join(file.read_text() for file in sorted(tmp_path.glob("runs/*/record.json"))))
-    report = load_runs_from_file(records, score, with_curves=False)
+    report = load_runs_from_file(export(tmp_path), score, with_curves=False)
     assert f"Rule, {when} before" in " ".join(report_to_text(build_report(report)).split())
+
+
+def test_only_the_tests_of_the_claims_are_made_of_arms_in_claims(tmp_path):
+    """Others would ignore the looks, and find a difference where the verdict is withheld."""
+    store(tmp_path, RULE.model_copy(update={"between": ["a", "b"]}), arms="cabd")
+    report = build_report(compare_against(load_runs_from_file(export(tmp_path)), "c"))
+    (brief, full) = (" ".join(report_to_text(report, tests=tests).split()) for tests in (False, True))
+    for text in (brief, full):
+        assert "b failure rate better 4 -100.0 [-100.0, -12.5] points" in text
+        assert "no test compares d with c" in text  # they are in no claim, and none of their runs differ
+        assert "than c" not in text
+    assert "No other test is made of these arms" in full
+    (cells,) = ([row for row in report.data["cells"].rows if row["arm"].data in arms] for arms in ("ab",))
+    assert {row["boschloo_p"].data for row in cells} == {None}
+    assert {row.values["arm"].data for row in report.data["tests"].rows if "arm" in row.values} == {"d"}
 
 
 def test_an_arm_without_runs_of_a_task_is_in_no_claim_on_it(tmp_path):

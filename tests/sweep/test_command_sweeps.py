@@ -111,7 +111,7 @@ def test_a_claim_about_commands_ends_the_sweep_after_crashed_seeds_are_retried(t
     assert sweep_again(tmp_path, *jobs, "--retry-crashed") == 1  # the crashed seeds after the verdict are not retried
     out = " ".join(capfd.readouterr().out.split())
     assert "mine against theirs on mine: the failure rate is worse after 4 runs of each" in out
-    assert "saved: the claims are decided" in out
+    assert "saved: no claim needs them" in out
     done = records_of(tmp_path)
     assert sweep_again(tmp_path, *jobs) == 1
     assert records_of(tmp_path) == done

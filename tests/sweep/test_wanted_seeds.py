@@ -9,18 +9,19 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from support.decided_sweeps import make_decided_sweep, make_scored_record, sweep_until_decided, train_until_decided
 from support.paths import ROOT
-from support.sweep_records import make_run, save_record
+from support.sweep_records import make_record, make_run, save_record
 from support.worker_logs import read_events, wait_until
 
 from stableft.config.decide_rule import DecideRule
-from stableft.records.decision import SeedRun
+from stableft.records.decision import SeedRun, collect_evidence
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder
 from stableft.sweep.claims import claim_run
 from stableft.sweep.progress import closing_line
-from stableft.sweep.wanted_seeds import make_wanted_seeds
+from stableft.sweep.wanted_seeds import find_unneeded, make_wanted_seeds
 
 pytestmark = [pytest.mark.usefixtures("warm_workers"), pytest.mark.timeout(90)]
 RULE = DecideRule(about=["failures"], looks=[4, 8, 12, 20])
@@ -45,7 +46,7 @@ def test_a_sweep_ends_at_its_verdict_and_repeats_nothing(tmp_path):
     assert len(outcome.saved) + len(outcome.finished) == 40
     assert "good against bad on RTE: the failure rate is better after 4 runs of each" in notes
     assert notes[0].startswith("Rule: good against bad: the failure rate, alpha 0.05, looked at 4, 8, 12, 20 runs")
-    assert f"{len(outcome.saved)} saved: the claims are decided" in closing_line(outcome)
+    assert f"{len(outcome.saved)} saved: no claim needs them" in closing_line(outcome)
     assert read_record(tmp_path, sweep.runs[0].run_id).decide == RULE
 
     again, _ = sweep_until_decided(tmp_path, sweep)
@@ -204,3 +205,67 @@ def test_looks_after_every_run_bound_nothing(tmp_path):
     sweep = make_decided_sweep(rule, seeds=6)
     claims = make_wanted_seeds(rule, sweep.runs, tmp_path, lambda event: None, set())
     assert len(claims({})) == 12
+
+
+def save_records(results, sweep, ends: dict[str, str]) -> None:
+    """Saves a record of each first seed of an arm: "." has a score, "f" has failed, "x" crashed."""
+    for arm, marks in ends.items():
+        for run, mark in zip([run for run in sweep.runs if run.arm == arm], marks, strict=False):
+            if mark == "x":
+                save_record(results, make_record(run, status="crashed").model_copy(update={"decide": run.decide}))
+            else:
+                save_record(results, make_scored_record(run, 0.7 if mark == "." else 0.5))
+
+
+def test_crashed_seeds_that_a_look_has_passed_are_not_tried_again(tmp_path):
+    sweep = make_decided_sweep(RULE, ("good", "fine"))
+    save_records(tmp_path, sweep, {"good": "." * 10, "fine": ".x.......x"})
+    fine = [run.run_id for run in sweep.runs if run.arm == "fine"]
+    notes = []
+    claims = make_wanted_seeds(RULE, sweep.runs, tmp_path, notes.append, {fine[1], fine[9]})
+    assert notes[-1].text.startswith("1 crashed run is not tried again, because a look has passed it")
+    wanted = claims({})
+    assert fine[9] in wanted
+    assert fine[1] not in wanted
+    assert fine[1] in find_unneeded(sweep, tmp_path, {fine[1], fine[9]})  # no pilot is submitted for it
+    outcome, _ = sweep_until_decided(tmp_path, sweep, retry_crashed=True)
+    assert (outcome.crashed, outcome.unfinished) == ((fine[1],), ())
+
+
+def test_crashed_seeds_of_a_withheld_verdict_are_tried_again(tmp_path):
+    sweep = make_decided_sweep(RULE, ("bad", "crashing"), seeds=24)
+    save_records(tmp_path, sweep, {"bad": "f" * 4, "crashing": ".xxxx" * 3 + "."})
+    crashed = {run.run_id for run in sweep.runs if run.arm == "crashing" and run.config.seeds.init % 5}
+    claims = make_wanted_seeds(RULE, sweep.runs, tmp_path, lambda event: None, crashed)
+    assert claims.passed == set()
+    assert set(claims({})) & crashed
+
+
+def test_seeds_that_are_tried_again_change_no_look(tmp_path):
+    rng = np.random.default_rng(0)
+    rule = DecideRule(about=["failures"], looks=[4, 6, 8, 10, 12])
+    passed = 0
+    for trial in range(6):
+        sweep, results = make_decided_sweep(rule, ("a", "b"), seeds=14), tmp_path / str(trial)
+        save_records(results, sweep, {arm: "".join(rng.choice([*"..ffx"], 14)) for arm in "ab"})
+        first = make_wanted_seeds(rule, sweep.runs, results, lambda event: None, set())
+        first({})
+        crashed = {run_id for run_id, run in first.known.items() if run.status == "crashed"}
+        (before,) = first.decision.claims
+        again = make_wanted_seeds(rule, sweep.runs, results, lambda event: None, crashed)
+        ended = (run for run in sweep.runs if run.run_id in crashed - again.passed)
+        again({run.run_id: make_scored_record(run, rng.choice([0.5, 0.7])) for run in ended})
+        (after,) = again.decision.claims
+        for place in again.places:
+            one, other = (
+                collect_evidence(
+                    "failures", [claims.known[run.run_id] for run in claims.places[place]], None, ""
+                ).values
+                for claims in (first, again)
+            )
+            assert np.array_equal(one[: before.n], other[: before.n])
+        assert (after.n, after.verdict) == (before.n, before.verdict) or (
+            before.verdict == "undecided" and after.n > before.n
+        )
+        passed += len(again.passed)
+    assert passed > 6

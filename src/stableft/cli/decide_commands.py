@@ -76,7 +76,8 @@ def decide(
     given = read_rule(rule)
     guesses = {"--failed": failed, "--means": means, "--sds": sds}
     if not plan and (extra := [name for name, value in guesses.items() if value]):
-        raise UserError(f"decide: {' and '.join(extra)} are guesses for --plan")
+        guess = "are guesses" if len(extra) > 1 else "is a guess"
+        raise UserError(f"decide: {' and '.join(extra)} {guess} for --plan")
     names = arms or (given.between if given and given.between else [])
     if plan and given is None:
         raise UserError("decide --plan: needs a rule, such as --rule about=failures --rule 'looks=[5, 10, 20]'")

@@ -55,9 +55,8 @@ def check_margin_scale(name: str, keys: SweepKeys, written: Mapping[str, YamlVal
         return
     if "scale" not in keys.score.model_fields_set:
         raise UserError(
-            f"{written['score'].where}: score.scale is missing, of which the {rule.margin.mean:g} points of "
-            f"decide.margin.mean are hundredths: write whether the scores of arm {name!r} are fractions (scale: 1) or "
-            "percent (scale: 100)"
+            f"{written['score'].where}: score.scale is missing, and decide.margin.mean is in points, its hundredths: "
+            f"write whether the scores of arm {name!r} are fractions (scale: 1) or percent (scale: 100)"
         )
 
 

@@ -100,10 +100,12 @@ class ScoreMeaning(ConfigSection):
     @model_validator(mode="after")
     def _range_fits_scale(self) -> Self:
         low, high = self.range or (0.0, self.scale)
+        if low >= high:
+            raise ValueError(f"range [{low:g}, {high:g}] must rise: it is the lowest possible score and the highest")
         if not -self.scale <= low < high <= self.scale:
             raise ValueError(
-                f"range [{low:g}, {high:g}] must rise and be within -{self.scale} and {self.scale}, because scale is "
-                f"{self.scale}"
+                f"range [{low:g}, {high:g}] must be within -{self.scale} and {self.scale}, because scale is "
+                f"{self.scale}; divide larger scores, such as a perplexity, by a fixed number in the command"
             )
         return self
 

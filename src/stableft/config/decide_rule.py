@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from stableft.catalog.tasks import CORRELATIONS, METRICS
 from stableft.config.command_config import CommandConfig, ScoreMeaning
 from stableft.config.run_config import ConfigSection, RunConfig
-from stableft.config.settings import describe_value
 from stableft.config.validation import to_user_error
 from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, parse_yaml
-from stableft.errors import UserError, clip, did_you_mean
+from stableft.errors import UserError, clip, did_you_mean, echo
 
 About = Literal["failures", "mean", "spread"]
 MAX_LOOK = 200  # runs of an arm: the exact boundaries of more take long
@@ -29,15 +28,21 @@ class Margins(ConfigSection):
 
 
 def _as_list(value: Any) -> Any:
+    names = get_args(About)
+    if not isinstance(value, list) and value not in names:
+        close = did_you_mean(value, names) if isinstance(value, str) else ""
+        raise ValueError(f"{echo(value)} must be failures, mean or spread, or a list of these{close}")
     return value if isinstance(value, list) else [value]
 
 
 def _check_looks(value: Any) -> Any:
-    if value == "any" or not isinstance(value, list) or not value:
+    if value == "any":
         return value
+    if not isinstance(value, list):
+        raise ValueError(f"{echo(value)} must be a list of numbers of runs of each arm, or any")
     for before, look in zip([1, *value], value, strict=False):
         if isinstance(look, bool) or not isinstance(look, int):
-            raise ValueError(f"{describe_value(look)} must be a whole number of runs of each arm")
+            raise ValueError(f"{echo(look)} must be a whole number of runs of each arm")
         if look <= before:
             rule = "be at least 2" if before == 1 and look is value[0] else f"be more than the look before it, {before}"
             raise ValueError(f"{look} must {rule}: looks rise, such as [5, 10, 15, 20, 25, 35, 50]")
@@ -60,11 +65,7 @@ class DecideRule(ConfigSection):
     ]
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="a number above 0 and below 0.5")
     margin: Margins | None = None
-    looks: Annotated[
-        list[int] | Literal["any"],
-        BeforeValidator(_check_looks),
-        Field(description="a list of numbers of runs of each arm, such as [5, 10, 20], or any"),
-    ]
+    looks: Annotated[list[int] | Literal["any"], BeforeValidator(_check_looks)]
     spending: Literal["pocock", "obrien-fleming"] = "pocock"
     share: Literal["bonferroni", "graph"] = "bonferroni"
     score: ScoreMeaning | None = None  # None: that of the metric, or of the command
@@ -132,11 +133,15 @@ def describe_rule(rule: DecideRule, between: list[str] | None = None) -> str:
     )
     about = " and ".join(f"the {ABOUT_TITLES[about]}" for about in rule.about)
     text = f"{arms}: {about}, alpha {rule.alpha:g}, looked at {looks}"
-    margins = [f"{value:g} points in {ABOUT_TITLES[name]}" for name, value in rule.margin or () if value is not None]
+    margins = [f"{describe_points(n)} in {ABOUT_TITLES[name]}" for name, n in rule.margin or () if n is not None]
     text += f"; equivalent within {' and '.join(margins)}" if margins else ""
     if rule.share == "graph":
         text += "; a decided claim passes its share of alpha on"
     return text + (f"; {rule.score.better} scores are better" if rule.score else "")
+
+
+def describe_points(number: float) -> str:
+    return f"{number:g} point{'s' * (number != 1)}"
 
 
 def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decide: between") -> None:

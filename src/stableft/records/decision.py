@@ -101,6 +101,7 @@ class ClaimDecision:
     margin: float | None = None
     after: tuple[int, int] = (0, 0)
     after_difference: float | None = None
+    passed: int = 0  # runs of each arm that no look may see otherwise: all of `n`, none if a look withheld its verdict
     first_possible: int | None = None  # the first look that can find a difference; None: any can
 
     @property
@@ -320,6 +321,9 @@ class _ClaimTest:
             margin=self.margin,
             after=(after[0], after[1]),
             after_difference=_compare(self.about, *late) if ended and min(map(len, late)) else None,
+            # Crashed seeds within a withheld look may be tried again: it had found a difference, so whatever they give,
+            # no claim is decided wrongly that would not have been. All other looks must stay as they were.
+            passed=0 if verdict and verdict[1] == WITHHELD else n,
             first_possible=self._first_possible(level),
         )
 

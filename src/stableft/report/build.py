@@ -85,6 +85,7 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
             families = [
                 [NamedCell(groups[cell.task], cell.arm, cell) for cell in results.cells_of(task)] for task in groups
             ]
+            families = families if results.pairs or not runs.rule else []
             drawn |= figures_of_tests(families, _published_pairs(results, groups), results.pairs)
             sweeps = [*runs.sweeps.values()] or [sweep for sweep in [find_sweep_of_file(runs)] if sweep]
             notes = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stableft.catalog.tasks import task_title
 from stableft.config.command_config import ScoreMeaning
-from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
+from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_points, describe_rule
 from stableft.config.planned_run import ArmTask
 from stableft.errors import UserError
 from stableft.records.decision import ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run, score_meaning
@@ -49,6 +49,7 @@ DECISION_COLUMNS = (
     *(Column(key) for key in ("crashed_reference", "crashed_arm", "tried_reference", "tried_arm")),
     *(Column(key) for key in ("after_reference", "after_arm", "effect_after")),
 )
+NO_OTHER_TEST = "No other test is made of these arms: one that ignores the looks would not keep its error."
 SHOWN_COLUMNS = ("arm", "task", "about", "verdict", "n", "shown_effect", "p", "level")
 
 
@@ -209,12 +210,17 @@ def put_claims_first(report: Report, runs: ArtifactRuns) -> Report:
     except UserError as error:
         reason = Paragraph(f"Rule: {describe_rule(runs.rule)}. Its claims cannot be decided: {error}.")
         return replace(report, blocks=(reason, *report.blocks), brief=(reason, *report.brief) if report.brief else ())
-    blocks = decision_blocks(decision, runs.rule_was_stated)
-    shown = tuple(block for block in blocks if not isinstance(block, ReportTable))
+    blocks = tuple(
+        replace(block, notes=(*block.notes, NO_OTHER_TEST)) if isinstance(block, ReportTable) else block
+        for block in decision_blocks(decision, runs.rule_was_stated)
+    )
+    shown = tuple(replace(block, notes=()) if isinstance(block, ReportTable) else block for block in blocks)
+    tables = tuple(block for block in blocks if isinstance(block, ReportTable))
     return replace(
         report,
         blocks=(*blocks, *report.blocks),
-        brief=(*shown, *report.brief) if report.brief else (),
+        brief=(*shown, Paragraph("How claims are tested: --tests"), *report.brief) if report.brief else (),
+        tests=(*tables, *report.tests),
         data={**report.data, "claims": decision_table(decision)},
         facts={**report.facts, "rule": runs.rule.model_dump(mode="json", exclude_none=True)},
     )
@@ -318,10 +324,13 @@ def describe_claim(claim: ClaimDecision) -> str:
         case "better" | "worse":
             text = f"{subject} is {claim.verdict}, decided after {runs}{p}."
         case "equivalent":
-            text = f"{subject} is equivalent within {100 * (claim.margin or 0):g} points, decided after {runs}."
+            text = f"{subject} is equivalent within {describe_points(100 * (claim.margin or 0))}, decided after {runs}."
         case "undecided" if claim.n < claim.looks[-1]:
             after = f"after {runs}, " if claim.n else ""
-            text = f"{subject} is undecided {after}because too few runs finished."
+            further = next(look for look in claim.looks if look > claim.n)
+            text = (
+                f"{subject} is undecided {after}because too few runs finished; the look at {further} needs more seeds."
+            )
         case "undecided":
             text = f"{subject} is undecided after the last look, at {runs}{p}."
         case "withheld":
@@ -336,7 +345,10 @@ def _describe_after(claim: ClaimDecision) -> str | None:
     """Return what the runs after a verdict or the last look give alone, or None without any."""
     if not any(claim.after):
         return None
-    counts = f"{claim.after[1]} more runs of {claim.arm} and {claim.after[0]} of {claim.reference}"
+    more = [(n, name) for n, name in zip(claim.after[::-1], (claim.arm, claim.reference), strict=True) if n]
+    (n, name), *other = more
+    counts = " and ".join([f"{n} more run{'s' * (n > 1)} of {name}", *(f"{n} of {name}" for n, name in other)])
+    is_one = sum(claim.after) == 1
     effect = claim.after_difference
     if effect is None:
         shown = ""
@@ -345,8 +357,8 @@ def _describe_after(claim: ClaimDecision) -> str | None:
     else:
         shown = f"; alone they give {100 * effect:+.1f} points"
     where = f"{task_title(claim.task)}, {ABOUT_TITLES[claim.about]}"
-    end = "last look" if claim.verdict == "undecided" else "verdict"
-    return f"{where}: {counts} came after the {end} and are no part of it{shown}."
+    end = "last look" if claim.verdict in ("undecided", "withheld") else "verdict"
+    return f"{where}: {counts} came after the {end} and {'is' if is_one else 'are'} no part of it{shown}."
 
 
 def _table_notes(decision: Decision) -> list[str]:

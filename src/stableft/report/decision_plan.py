@@ -232,7 +232,7 @@ def build_plan_report(
     )
 
     def draw(width: float | None = None) -> "Figure":
-        return draw_panels([_plan_panel(results)], width=width)
+        return draw_panels([_plan_panel(result) for result in results], width=width)
 
     return Report(
         "decide-plan",
@@ -268,13 +268,11 @@ def _plan_values(result: PlanResult) -> dict[str, Value]:
     }
 
 
-def _plan_panel(results: Sequence[PlanResult]) -> CurvePanel:
-    curves = []
-    for result in results:
-        name = result.claim.name
-        x = tuple(float(n) for n in result.looks)
-        curves.append(Curve(f"{name}: decided", x, result.decided))
-        curves.append(Curve(f"{name}: wrong, arms that differ in nothing", x, result.decided_null, dashed=True))
-    return CurvePanel(
-        "", "runs of each arm", "share of draws", tuple(curves), bottom=0.0, top=1.02, possible=(0.0, 1.0)
+def _plan_panel(result: PlanResult) -> CurvePanel:
+    x = tuple(float(n) for n in result.looks)
+    curves = (
+        Curve("decided", x, result.decided),
+        Curve("wrong, of arms that differ in nothing", x, result.decided_null, dashed=True),
     )
+    title = result.claim.name
+    return CurvePanel(title, "runs of each arm", "share of draws", curves, bottom=0.0, top=1.02, possible=(0.0, 1.0))

@@ -118,6 +118,13 @@ class ArtifactRuns:
         """All probe records, including those of runs outside this artefact."""
         return self.find_probes()
 
+    @property
+    def in_claims(self) -> set[ArmTask]:
+        """The arms and tasks of which a rule decides how many runs there are."""
+        names = (self.rule.between or [*dict.fromkeys(arm for arm, _ in self.seeds)]) if self.rule else []
+        pairs = [((names[0], task), (arm, task)) for arm, task in self.seeds if arm in names[1:]]
+        return {place for pair in pairs if pair[0] in self.seeds for place in pair}
+
     @cached_property
     def by_arm_task(self) -> dict[ArmTask, list[dict[str, Any]]]:
         """Rows of the frame by arm and task. Planned pairs without runs have an empty list."""

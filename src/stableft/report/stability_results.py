@@ -1,6 +1,6 @@
 """The stability table before rendering: cells, comparisons, published values, footnotes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
@@ -98,7 +98,7 @@ class StabilityResults:
     comparisons: tuple[Comparison, ...]
     footnotes: tuple[str, ...]
     deviations: Mapping[tuple[str, str], Sequence[str]]  # (arm, task) -> differences from the published setting
-    pairs: tuple[PairTests, ...] = ()  # every arm against the reference arm; empty unless `part.compared`
+    pairs: tuple[PairTests, ...] = ()  # of arms against the reference arm, if `part.compared` and no rule decides them
 
     def cell(self, arm: str, task: str) -> ArmCell | None:
         return next((cell for cell in self.cells if (cell.arm, cell.task) == (arm, task)), None)
@@ -128,7 +128,7 @@ def compute_stability(part: StabilityTable, runs: "ArtifactRuns") -> StabilityRe
         if (config := runs.first_configs.get(arm_task))
         and (difference := describe_deviations(config, printed[0].recipe, printed[0].set))
     }
-    return assemble_stability(groups, runs.artifact, part, published, deviating, runs.planned)
+    return assemble_stability(groups, runs.artifact, part, published, deviating, runs.planned, runs.in_claims)
 
 
 def _find_published(
@@ -161,10 +161,13 @@ def assemble_stability(
     published: PublishedByArmTask,
     deviations: Mapping[tuple[str, str], Sequence[str]],
     planned: Mapping[tuple[str, str], int],
+    in_claims: Container[tuple[str, str]] = (),
 ) -> StabilityResults:
     """Return the stability table of these runs, with the arms in their order.
 
-    `published`, `deviations` (from the published setting) and `planned` (number of runs) are by (arm, task).
+    `published`, `deviations` (from the published setting) and `planned` (number of runs) are by (arm, task), as are
+    those `in_claims`: what decides how many runs they have tests them too, and tests that ignore its looks would not
+    keep their error.
 
     Raises:
         UserError: There are no records, or the runs of one cell differ in metric, split or checkpoint.
@@ -194,7 +197,10 @@ def assemble_stability(
         *cell_footnotes(cells),
         *(note for task in tasks for note in task_footnotes([c for c in cells if c.task == task])),
     ]
-    pairs = compare_with_reference(_pair_with_reference(cells, part.against)) if part.compared else ()
+    found = _pair_with_reference(cells, part.against) if part.compared else []
+    pairs = compare_with_reference(
+        [pair for pair in found if not any((cell.arm, cell.task) in in_claims for cell in pair)]
+    )
     return StabilityResults(artifact, part, arms, tasks, cells, tuple(comparisons), tuple(footnotes), deviations, pairs)
 
 

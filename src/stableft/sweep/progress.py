@@ -237,7 +237,7 @@ def closing_line(outcome: SweepResult) -> str:
     line += f", {len(outcome.by_others)} ended by other processes" if outcome.by_others else ""
     line += f", {len(outcome.stopped_early)} stopped early as hopeless" if outcome.stopped_early else ""
     line += f", {len(outcome.crashed)} crashed" if outcome.crashed else ""
-    line += f", {len(outcome.saved)} saved: the claims are decided" if outcome.saved else ""
+    line += f", {len(outcome.saved)} saved: no claim needs them" if outcome.saved else ""
     line += f", {len(outcome.crashed_start_runs)} that others start from crashed" if outcome.crashed_start_runs else ""
     if outcome.unfinished:
         line += f", {len(outcome.unfinished)} left ({len(outcome.resumable)} with a checkpoint"

@@ -5,7 +5,7 @@ Nothing is kept but records: the looks are computed again whenever a run ends, h
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stableft.catalog.tasks import task_title
@@ -32,6 +32,7 @@ class WantedSeeds:
     results: Path
     show: ShowEvent
     retried: set[str]  # ids of crashed runs that are tried again, whose old records say nothing
+    passed: set[str] = field(default_factory=set)  # ids of those that are not, because looks have passed them
     known: dict[str, SeedRun] = field(default_factory=dict)
     decision: Decision | None = None
     wanted: tuple[str, ...] = ()
@@ -63,7 +64,19 @@ class WantedSeeds:
     def unneeded(self) -> set[str]:
         """The ids of the runs that no claim needs any more, whether or not they have run."""
         closed = set() if self.decision is None else self._runs_of_closed_arms(self.decision)
-        return {run_id for run_id in closed if run_id not in self.known} - set(self.others)
+        return {run_id for run_id in closed if run_id not in self.known} - set(self.others) | self.passed
+
+    def let_retry(self, crashed: set[str]) -> None:
+        """Have crashed runs tried again but for those that a look has passed: they would change what it said."""
+        looks = replace(self, show=show_nothing, known={})
+        looks({})
+        assert looks.decision is not None
+        for claim in looks.decision.claims:
+            for place in _places_of(claim):
+                self.passed |= crashed.intersection(looks._needed_runs(place, claim.passed))
+        self.retried |= crashed - self.passed
+        if self.passed:
+            self.show(Notice(describe_passed(len(self.passed))))
 
     def _unknown(self) -> list[PlannedRun]:
         return [run for runs in self.places.values() for run in runs if run.run_id not in self.known]
@@ -140,6 +153,15 @@ def describe_verdict(claim: ClaimDecision) -> str:
     )
 
 
+def describe_passed(crashed: int) -> str:
+    """Return why so many crashed runs are not tried again."""
+    runs, them = ("run is", "it") if crashed == 1 else ("runs are", "them")
+    return (
+        f"{crashed} crashed {runs} not tried again, because a look has passed {them}; for more evidence, add seeds to "
+        "the end of the sweep's"
+    )
+
+
 def find_unneeded(sweep: Sweep, results: Path, retried: set[str]) -> set[str]:
     """Return the ids of a sweep's runs that no claim of its rule needs any more, going by the records."""
     if sweep.decide is None:
@@ -168,4 +190,7 @@ def make_wanted_seeds(
     done = {record.run_id for record in (*state.finished, *state.crashed)} - retried
     others = [run_id for run_id in free if run_id not in done]
     show(Notice(f"Rule: {describe_rule(rule, list(between))}"))
-    return WantedSeeds(rule, places, others, results, show, retried)
+    claims = WantedSeeds(rule, places, others, results, show, set())
+    if retried:
+        claims.let_retry(retried)
+    return claims
