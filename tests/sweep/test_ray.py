@@ -200,6 +200,37 @@ def test_a_run_that_kills_its_worker_on_another_host_crashes_at_the_second_time(
 @pytest.mark.nightly
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
+def test_a_rule_ends_a_sweep_once_its_claim_is_decided(project):
+    """Exactly as many runs of either arm as the first look needs, and those that were begun for the next one."""
+    (project / "score.py").write_text("import sys; print('accuracy', sys.argv[2])\n")
+    arm = "  - name: {}\n    command: python score.py {{seed}} {}\n    inputs: [score.py]\n    {}\n"
+    score = "score: {pattern: 'accuracy (.*)', scale: 1}\n    baseline: 0.5"
+    (project / "decided.yaml").write_text(
+        "task: mine\nseeds: 1-40\ndecide: {between: [bad, good], about: failures, looks: [5, 20, 40]}\narms:\n"
+        + arm.format("bad", 0.4, score)
+        + arm.format("good", 0.9, score)
+    )
+    with ray_nodes(2) as nodes:
+        out = finish(start("decided.yaml", "ray", nodes))
+    assert "2 workers on 2 Ray nodes" in out
+    saved = re.search(r"Ended: (\d+) of 80 runs done, (\d+) of them failed, (\d+) saved", out)
+    assert saved, out
+    done, failed, rest = map(int, saved.groups())
+    assert done + rest == 80
+    assert done < 40
+    records = [json.loads(path.read_text()) for path in (project / "ray").glob(f"runs/*/{RECORD_FILE}")]
+    seeds = {arm: {r["config"]["seeds"]["init"] for r in records if r["arm"] == arm} for arm in ("bad", "good")}
+    assert len(records) == done
+    assert failed == len(seeds["bad"])
+    for some in seeds.values():
+        assert {1, 2, 3, 4, 5} <= some
+    assert re.search(r"good .*better", out)
+
+
+@needs_ray
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_nodes_without_a_large_model(project):
     """It is not sent, and nothing is left of the results folder."""
     with open(project / "tiny" / "large.model", "wb") as file:
