@@ -18,7 +18,7 @@ from stableft.report.runs import collect_runs, load_artifact, load_runs_from_fil
 
 DEMO, REPLICATION = (ROOT / f"results/records/{name}.jsonl" for name in ("demo", "zhang-replication"))
 DEMO_LINES = [
-    "All arms: toy-bert, 400 training rows, learning rate 1.13e-3.",
+    "All arms: toy-bert, 256 training rows, learning rate 1.15e-3.",
     "devlin: no bias correction, 3 epochs, batch 16, all pre-trained weights kept, weight decay 0.01, epsilon 1e-6.",
     "devlin-corrected: bias correction, 3 epochs, batch 16, all pre-trained weights kept, weight decay 0.01, "
     "epsilon 1e-6.",

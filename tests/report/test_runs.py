@@ -196,7 +196,7 @@ def test_a_file_with_the_runs_of_a_shipped_sweep_has_its_deviations(tmp_path):
     demo = list(read_records_file(ROOT / "results/records/demo.jsonl"))
     write_records_file(tmp_path / "demo.jsonl", demo[:30])
     text = " ".join(render_report(build_report(load_runs_from_file(tmp_path / "demo.jsonl"))).split())
-    assert "- Deviation in configs/demo.yaml (`optimizer.lr: 1.13e-3`): no rate of the papers." in text
+    assert "- Deviation in configs/demo.yaml (`optimizer.lr: 1.15e-3`): no rate of the papers." in text
     assert "about half of devlin's runs fail" in text
     other = demo[0].config.optimizer.model_copy(update={"lr": 2e-5})
     config = demo[0].config.model_copy(update={"optimizer": other})
