@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.commands import write_command_sweep
+from support.paths import ROOT
 from support.slurm_node import SlurmNode, why_no_slurm
 from support.training_runs import run_outputs
 
@@ -40,7 +41,6 @@ os.fsync = lambda handle: (time.sleep(2 * os.path.exists(slow)), fsync(handle))
 def cluster(workplace, monkeypatch):
     """Starts a cluster, whose programs find it, and whose jobs have one thread."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # not below pytest's: names of sockets must be short
-    folder.chmod(0o755)
     node = SlurmNode(folder)
     monkeypatch.setenv("SLURM_CONF", node.environment["SLURM_CONF"])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -50,6 +50,15 @@ def cluster(workplace, monkeypatch):
     finally:
         node.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_script_starts_a_cluster_for_a_command_and_ends_it():
+    script, sinfo = ROOT / "scripts/slurm-node", "sinfo -h -p main -o %T; echo $SLURM_CONF; exit 7"
+    done = subprocess.run([script, "bash", "-c", sinfo], capture_output=True, text=True, timeout=300)
+    state, config = done.stdout.split()
+    assert (done.returncode, state) == (7, "idle"), done.stderr
+    assert not Path(config).exists()
+    assert not [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("SLURM_CONF") == config]
 
 
 class LongRun:

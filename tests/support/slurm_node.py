@@ -7,6 +7,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -63,6 +65,7 @@ class SlurmNode:
         self.daemons: dict[str, subprocess.Popen] = {}
 
     def start(self) -> None:
+        self.folder.chmod(0o755)
         for name in ("state", "spool", "munge"):
             (self.folder / name).mkdir(mode=0o755)
         sockets = [socket.socket() for _ in range(3)]
@@ -134,3 +137,21 @@ def why_no_slurm() -> str | None:
     """Return why no cluster can be started here, or None."""
     missing = [name for name in DAEMONS if not shutil.which(name)]
     return f"needs {missing[0]} of slurm-wlm and munge, which scripts/test-cluster installs" if missing else None
+
+
+def main() -> None:
+    """Run a command, or a shell, that can submit to a cluster of this machine, which starts and stops with it."""
+    if reason := why_no_slurm():
+        sys.exit(reason)
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        node = SlurmNode(Path(folder))
+        try:
+            node.start()
+            code = subprocess.run(sys.argv[1:] or [os.environ.get("SHELL", "bash")], env=node.environment).returncode
+        finally:
+            node.stop()
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+if __name__ == "__main__":
+    main()
