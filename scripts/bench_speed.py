@@ -6,9 +6,10 @@
 All sides train the same model on the same rows, in turns, in one process; the median of the rounds' ratios is printed.
 Rows are the training rows of a GLUE folder, or made up with the lengths of the task's. Without --model, BERT-large's
 shape with random weights on a GPU, and one of 4 blocks, 256 wide, on a CPU. On a CPU, times of updates are those of the
-processor, which other processes do not change. The Trainer has its best flags: fused AdamW, SDPA, batches of rows of
-similar length. The bare loop has its batches ready-made on the device, and does nothing but forward, backward, clipping
-and torch's fused AdamW. The floor is what the machine's measured matrix and copy rates allow for an update.
+processor, which other processes do not change, and stableft alone keeps freed memory, as its workers do. The Trainer
+has its best flags: fused AdamW, SDPA, batches of rows of similar length. The bare loop has its batches ready-made on
+the device, and does nothing but forward, backward, clipping and torch's fused AdamW. The floor is what the machine's
+measured matrix and copy rates allow for an update.
 
 With --demo-seeds N, the sweep of configs/demo.yaml for N seeds an arm, from its command to its report, against a loop
 over the Trainer that trains and evaluates the same runs.
@@ -51,6 +52,7 @@ from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.tokens import collate
 from stableft.models.load import quiet_transformers
 from stableft.sweep.local_workers import count_cores
+from stableft.training.environment import keep_freed_memory
 from stableft.training.evaluate import autocast
 from stableft.training.setup import batch_indices, prepare_run
 
@@ -97,6 +99,7 @@ def bare_speed(check: Check, sweep: Sweep) -> float:
     """Return milliseconds of an update of a bare loop over the run's own batches."""
     how = Execution(check.device, torch.get_num_threads())
     setup, state = prepare_run(sweep.runs[0], check.folder / "bare", sweep.sources, how)
+    keep_freed_memory(False)  # as PyTorch alone has it
     model, config, device = state.model, setup.config, setup.device
     batches = [
         {

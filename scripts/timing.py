@@ -39,6 +39,7 @@ from stableft.config.planned_run import Execution
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep
 from stableft.models.load import quiet_transformers
+from stableft.training.environment import keep_freed_memory
 from stableft.training.run import train
 from stableft.training.setup import batch_indices, prepare_run
 
@@ -183,9 +184,10 @@ def trainer_speed(
     """
     gc.collect()
     config = sweep.runs[0].config
+    setup, _ = prepare_run(sweep.runs[0], check.folder / "t", sweep.sources, Execution("cpu", torch.get_num_threads()))
+    keep_freed_memory(False)  # as a user of the Trainer has it
     torch.use_deterministic_algorithms(False)  # torch's default, as is TF32 below
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
-    setup, _ = prepare_run(sweep.runs[0], check.folder / "t", sweep.sources, Execution("cpu", torch.get_num_threads()))
     with quiet_transformers():
         kind = AutoModelForTokenClassification if flat else AutoModelForSequenceClassification
         attention = "flash_attention_2" if flat and check.on_gpu else "sdpa"

@@ -15,6 +15,7 @@ import torch
 from stableft.version import find_version
 
 RECORDED_PACKAGES = ("stableft", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "scikit-learn")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # in glibc's malloc.h
 
 
 @functools.cache
@@ -108,6 +109,23 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS reports bytes, Linux kilobytes
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Let this process keep what it frees, up to 1 GiB, or return it to the system, as is usual.
+
+    Usually, glibc maps a tensor above 32 MB, such as the gradient of word embeddings, anew for each update, and the
+    system has to zero its pages. What was set before cannot be read: False sets the largest thresholds that glibc takes
+    by itself. Other C libraries are left as they are.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(M_MMAP_MAX, 0 if keep else 2**16)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**25)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**30 if keep else 2**26)
+    if not keep:
+        libc.malloc_trim(0)
 
 
 def _git(root: Path, *arguments: str) -> str:

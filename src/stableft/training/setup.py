@@ -25,6 +25,7 @@ from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import StartRecord, run_folder
 from stableft.seeds import batch_row_indices
 from stableft.training.cuda_graphs import RecordedUpdates
+from stableft.training.environment import keep_freed_memory
 from stableft.training.in_loop_probes import start_probe_recorder
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.training.step import TrainState
@@ -173,7 +174,10 @@ DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # torch accepts no others in de
 
 @contextmanager
 def torch_settings_restored() -> Iterator[None]:
-    """Restore, at the end, torch's global switches and generators, which belong to the caller's program."""
+    """Restore, at the end, torch's global switches and generators, which belong to the caller's program.
+
+    Memory that `prepare_device` lets the process keep goes back to the system.
+    """
     cpu_rng, threads = torch.get_rng_state(), torch.get_num_threads()
     cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -189,6 +193,7 @@ def torch_settings_restored() -> Iterator[None]:
         torch.set_rng_state(cpu_rng)
         if cuda_rng:
             torch.cuda.set_rng_state_all(cuda_rng)
+        keep_freed_memory(False)
 
 
 def prepare_device(execution: Execution) -> torch.device:
@@ -207,6 +212,8 @@ def prepare_device(execution: Execution) -> torch.device:
     torch.use_deterministic_algorithms(execution.deterministic)
     # A debugging aid of deterministic mode that costs time: we read no uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    if device.type == "cpu":
+        keep_freed_memory(True)
     if device.type == "cuda":
         if execution.deterministic:
             _check_workspace()
