@@ -25,7 +25,8 @@ from stableft.sweep.signals import collected_signals
 
 pytestmark = [pytest.mark.usefixtures("workplace"), pytest.mark.faults, pytest.mark.timeout(300)]
 COMMAND = f"'{sys.executable}' -W error -c 'from stableft.cli.app import main; main()'"
-SWEEP = "sweep smoke --seeds 1 --arms mosbach --devices cpu"
+SHORT = "--devices cpu --set schedule.length.epochs=4"
+SWEEP = f"sweep smoke --seeds 1 --arms mosbach {SHORT}"
 LOST = "stableft: cannot write to the standard output: No space left on device\n"
 POOR = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -120,7 +121,7 @@ def test_a_sweep_goes_on_to_its_end_whoever_reads(way):
 
 @pytest.mark.slow
 def test_a_sweep_in_a_poor_locale_keeps_its_report():
-    done = run_shell("stableft sweep smoke --seeds 1 --devices cpu", **POOR)
+    done = run_shell(f"stableft sweep smoke --seeds 1 {SHORT}", **POOR)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"+ most runs failed" in done.stdout
     assert "most runs failed (†)" in Path("results/sweeps/smoke/report.md").read_text(encoding="utf-8")
@@ -166,7 +167,7 @@ def wait_for(process: subprocess.Popen, name: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_after_a_signal_no_report_is_drawn(number):
     """There would be one: a run has finished."""
-    process = start(f"exec {COMMAND} sweep smoke --arms mosbach --devices cpu --checkpoint-every 1")
+    process = start(f"exec {COMMAND} sweep smoke --arms mosbach {SHORT} --checkpoint-every 1")
     wait_for(process, RECORD_FILE)
     wait_for(process, CHECKPOINT_FILE)
     sent = time.monotonic()

@@ -51,7 +51,7 @@ def kill_group(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     while group_is_alive(process.pid):
-        time.sleep(0.005)
+        time.sleep(0.02)  # it looks through all processes of the machine
 
 
 def group_is_alive(group: int) -> bool:
@@ -68,5 +68,5 @@ def wait_while_running(process: subprocess.Popen, condition) -> bool:
     while process.poll() is None:
         if condition():
             return True
-        time.sleep(0.001)
+        time.sleep(0.01)  # conditions look through folders
     return False
