@@ -182,9 +182,11 @@ def test_after_a_signal_no_report_is_drawn(number):
 @pytest.mark.slow
 def test_a_signal_that_was_ignored_stays_ignored():
     """As by nohup, and by a shell that starts a job in the background."""
-    process = start(f"trap '' HUP INT; exec {COMMAND} {SWEEP} --checkpoint-every 1")
+    sweep = "sweep smoke --seeds 1 --arms mosbach --devices cpu --checkpoint-every 1"  # long enough to be met by both
+    process = start(f"trap '' HUP INT; exec {COMMAND} {sweep}")
     wait_for(process, CHECKPOINT_FILE)
     for number in (signal.SIGHUP, signal.SIGINT):
+        assert process.poll() is None
         process.send_signal(number)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
