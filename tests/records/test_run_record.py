@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -468,3 +469,20 @@ def test_whole_numbers_that_no_table_holds_are_refused(tmp_path, make_record, st
     (tmp_path / "a.jsonl").write_text(line)
     with pytest.raises(UserError, match=r"a\.jsonl:1 has steps: Input should be "):
         list(read_records_file(tmp_path / "a.jsonl"))
+
+
+def test_a_file_that_another_process_removes_meanwhile_is_written(tmp_path, monkeypatch):
+    """It is gone right after it was looked at, and so is no device."""
+    path, look = tmp_path / "file", Path.stat
+    path.write_bytes(b"old")
+
+    def look_and_lose(self, **options):
+        found = look(self, **options)
+        if self == path:
+            path.unlink()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", look_and_lose)
+        atomic_write(path, b"all of it")
+    assert path.read_bytes() == b"all of it"

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
@@ -310,6 +311,14 @@ def run_folder(results: Path, run_id: str) -> Path:
     return results.joinpath("runs", run_id)
 
 
+def _is_pipe_or_device(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode  # asked once: a file that another process removes in between is no device
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None], size: int = 0) -> None:
     """Write `content` (bytes, or a function that writes to a file) atomically: readers see all of it or nothing.
 
@@ -321,7 +330,7 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None], size: 
         UserError: `path` is a pipe or a device, which a file must not replace.
     """
     path = path.resolve() if path.is_symlink() else path  # of a link such as /dev/stdout, too
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if _is_pipe_or_device(path):
         raise UserError(f"{path}: this is a pipe or a device; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     with storage_faults(path, temporary):
