@@ -139,7 +139,10 @@ def all_digests() -> dict[str, str]:
 
 
 def main() -> None:
-    """Prints what differs from the expected digests; with --write, makes the present ones the expected."""
+    """Prints what differs from the expected digests.
+
+    --write makes the present digests the expected ones, and --losses this machine's losses; tests compare those.
+    """
     found = all_digests()
     expected = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
     for name in dict.fromkeys([*expected, *found]):
