@@ -26,6 +26,7 @@ from stableft.report.artifact import (
 from stableft.report.decision import put_claims_first
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
 from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS
 from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
 from stableft.report.figures.of_artifact import build_panels, palette_names, sweep_figures
 from stableft.report.figures.panels import panel_to_json
@@ -96,7 +97,7 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
             names = [name] if (name := runs.artifact.names_of_arms) else []
             arms = [*names, *describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])]
             report = build_stability_report(results, drawn, collect_provenance(runs), notes, arms)
-            report = replace(report, undrawn=undrawn)
+            report = replace(report, undrawn=undrawn, of_probes=PROBE_FIGURE_ALTS)
             return put_claims_first(report, runs) if runs.rule else report
         case DatasetsTable(paper):
             from stableft.report.paper_tables import build_dataset_report

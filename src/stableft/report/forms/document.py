@@ -5,10 +5,12 @@ for readers are views of them.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from stableft.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -276,6 +278,7 @@ class Report:
     figures: Mapping[str, "DrawFigure"] = field(default_factory=dict)
     width: float | None = None
     undrawn: Mapping[str, str] = field(default_factory=dict)  # figure name -> why it cannot be drawn
+    of_probes: Collection[str] = ()  # names of figures that need probe records, also of those in `figures`
     provenance: Provenance = Provenance()
     svg_cache: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
@@ -298,10 +301,26 @@ class Report:
         Raises:
             UserError: The figure is unknown or cannot be drawn.
         """
-        from stableft.report.forms.write import find_figure_name
-
-        draw, inches = self.figures[find_figure_name(self, name)], width or self.width
+        draw, inches = self.figures[self.find_figure(name)], width or self.width
         return draw(inches) if inches else draw()
+
+    def find_figure(self, name: str | None = None) -> str:
+        """Return the name of a figure that can be drawn, by default that of the first.
+
+        Raises:
+            UserError: The figure is unknown or cannot be drawn.
+        """
+        known = [*self.figures, *self.undrawn]
+        if not known:
+            raise UserError(f"report {self.id!r} is a table, it has no figure")
+        name = name or known[0]
+        if name in self.figures:
+            return name
+        if why := self.undrawn.get(name):
+            raise UserError(f"report {self.id!r}: cannot draw {name}: {why}")
+        if name in self.of_probes:
+            raise UserError(f"report {self.id!r}: cannot draw {name}: its runs have no probe records")
+        raise UserError(f"--figure {name}: report {self.id!r} has {', '.join(known)}{did_you_mean(name, self.figures)}")
 
     def __str__(self) -> str:
         """Return what the terminal shows."""

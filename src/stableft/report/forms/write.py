@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stableft.config.local_files import check_replaced_file
-from stableft.errors import UserError, did_you_mean
+from stableft.errors import UserError
 from stableft.records.run_record import atomic_write
-from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS
 from stableft.report.forms.document import FOR_READERS, DataTable, Report, Row, provenance_to_json
 from stableft.report.forms.latex import report_to_latex
 from stableft.report.forms.markdown import report_to_markdown
@@ -89,7 +88,7 @@ def write_report(report: Report, output: ReportTarget) -> str:
     if output.path is None:
         return strip_controls(_render(report, output))  # a name in CSV or JSON may act on a terminal too
     if output.is_figure:
-        atomic_write(output.path, _figure_bytes(report, find_figure_name(report, output.figure), output.path.suffix))
+        atomic_write(output.path, _figure_bytes(report, report.find_figure(output.figure), output.path.suffix))
         return ""
     if output.form:
         atomic_write(output.path, (_render(report, output) + "\n").encode())
@@ -147,27 +146,6 @@ def _render(report: Report, output: ReportTarget) -> str:
     if output.form in ("text", None):
         return report_to_text(report, output.tests, output.notes).rstrip("\n")
     return render_report(report, output.form).rstrip("\n")
-
-
-def find_figure_name(report: Report, name: str | None) -> str:
-    """Return the name of a figure, or that of the first if None.
-
-    Raises:
-        UserError: The figure is unknown or cannot be drawn.
-    """
-    figure_name = name or next(iter([*report.figures, *report.undrawn]), None)
-    if figure_name is None:
-        raise UserError(f"report {report.id!r} is a table, it has no figure")
-    if figure_name in report.figures:
-        return figure_name
-    if figure_name in report.undrawn:
-        raise UserError(f"report {report.id!r}: cannot draw {figure_name}: {report.undrawn[figure_name]}")
-    if figure_name in PROBE_FIGURE_ALTS and "scores" in {*report.figures, *report.undrawn}:  # of a sweep
-        raise UserError(f"report {report.id!r}: cannot draw {figure_name}: its runs have no probe records")
-    names = ", ".join([*report.figures, *report.undrawn])
-    raise UserError(
-        f"--figure {figure_name}: report {report.id!r} has {names}{did_you_mean(figure_name, report.figures)}"
-    )
 
 
 def _figure_bytes(report: Report, name: str, ending: str) -> bytes:
