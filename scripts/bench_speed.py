@@ -11,8 +11,9 @@ has its best flags: fused AdamW, SDPA, batches of rows of similar length. The ba
 the device, and does nothing but forward, backward, clipping and torch's fused AdamW. The floor is what the machine's
 measured matrix and copy rates allow for an update.
 
-With --demo-seeds N, the sweep of configs/demo.yaml for N seeds an arm, from its command to its report, against a loop
-over the Trainer that trains and evaluates the same runs.
+With --demo-seeds N, the sweep of configs/demo.yaml for N seeds an arm, from its command to its report, against
+two loops over the Trainer that train and evaluate the same runs: one in one process, and one that starts a process a
+run, as the scripts of both papers do.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -192,34 +194,39 @@ def measure_task(bench: Bench, task: str) -> dict[str, Any]:
 
 
 def measure_demo(bench: Bench) -> dict[str, Any]:
-    """Return the runs an hour of the demo's sweep and of a loop over the Trainer, in turns."""
+    """Return the runs an hour of the demo's sweep and of both loops over the Trainer, in turns."""
     seeds = f"26-{25 + bench.options.demo_seeds}"
-    sweep = load_sweep(str(shipped_configs() / "demo.yaml"), LocalPaths(), seeds=seeds)
-    seconds: dict[str, list[float]] = {"sweep": [], "Trainer": []}
-    jobs = str(min(8, count_cores()))
+    runs = load_sweep(str(shipped_configs() / "demo.yaml"), LocalPaths(), seeds=seeds).runs
+    results = bench.check.folder / "demo"
+    options = ["--devices", "cpu", "--jobs-per-device", str(min(8, count_cores())), "--results", str(results)]
+    trainer = [sys.executable, str(Path(__file__).resolve()), "--trainer-demo"]
+    sides = {
+        "sweep": [[sys.executable, "-m", "stableft", "sweep", "configs/demo.yaml", "--seeds", seeds, *options]],
+        "Trainer, one process": [[*trainer, seeds]],
+        "Trainer, a process a run": [[*trainer, str(run.config.seeds.init), run.arm] for run in runs],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(bench.options.rounds):
-        results = bench.check.folder / f"demo-{number}"
-        start = time.perf_counter()
-        command = [sys.executable, "-m", "stableft", "sweep", "configs/demo.yaml", "--seeds", seeds]
-        options = ["--devices", "cpu", "--jobs-per-device", jobs, "--results", str(results)]
-        subprocess.run([*command, *options], check=True, capture_output=True, cwd=shipped_configs().parent)
-        seconds["sweep"].append(time.perf_counter() - start)
+        for name, commands in sides.items():
+            start = time.perf_counter()
+            for command in commands:
+                subprocess.run(command, check=True, capture_output=True, cwd=shipped_configs().parent)
+            seconds[name].append(time.perf_counter() - start)
         shutil.rmtree(results)
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, __file__, "--trainer-demo", seeds], check=True, capture_output=True, cwd=Path.cwd()
-        )
-        seconds["Trainer"].append(time.perf_counter() - start)
         print(f"demo, round {number + 1}: {', '.join(f'{k} {v[-1]:.1f} s' for k, v in seconds.items())}", flush=True)
-    ratio = statistics.median(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True))
-    hourly = {name: round(3600 * len(sweep.runs) / statistics.median(values)) for name, values in seconds.items()}
-    print(f"demo: {len(sweep.runs)} runs, runs an hour: {hourly}; sweep / Trainer {ratio:.2f}", flush=True)
-    return {"runs": len(sweep.runs), "runs an hour": hourly, "sweep / Trainer": round(ratio, 2), "seconds": seconds}
+    hourly = {name: round(3600 * len(runs) / statistics.median(values)) for name, values in seconds.items()}
+    ratios = {
+        f"sweep / {name}": round(statistics.median(map(truediv, values, seconds["sweep"])), 2)
+        for name, values in seconds.items()
+        if name != "sweep"
+    }
+    print(f"demo: {len(runs)} runs, runs an hour: {hourly}; {ratios}", flush=True)
+    return {"runs": len(runs), "runs an hour": hourly, **ratios, "seconds": seconds}
 
 
-def train_demo_with_trainer(seeds: str) -> None:
+def train_demo_with_trainer(seeds: str, *arms: str) -> None:
     """Train the demo's runs one after another with the Trainer on all cores, evaluating as often as the demo does."""
-    sweep = load_sweep(str(shipped_configs() / "demo.yaml"), LocalPaths(), seeds=seeds)
+    sweep = load_sweep(str(shipped_configs() / "demo.yaml"), LocalPaths(), seeds=seeds, arms=arms)
     check = Check("cpu", False, Path(), Path())
     with tempfile.TemporaryDirectory() as name, quiet_transformers():
         for run in sweep.runs:
@@ -254,10 +261,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--demo-seeds", type=int, default=0)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--trainer-demo", help=argparse.SUPPRESS)  # what the demo is measured against, in a process
+    parser.add_argument("--trainer-demo", nargs="+", help=argparse.SUPPRESS)  # one loop over the Trainer: seeds, arms
     options = parser.parse_args()
     if options.trainer_demo:
-        train_demo_with_trainer(options.trainer_demo)
+        train_demo_with_trainer(*options.trainer_demo)
         return
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
