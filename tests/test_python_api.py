@@ -14,7 +14,7 @@ from support.paths import ROOT
 from support.sweep_records import save_record
 
 import stableft as package
-from stableft.config.sweep_file import START_ARM
+from stableft.config.sweep_arms import START_ARM
 from stableft.records.frame import TIDY_COLUMNS, build_tidy_frame
 from stableft.records.run_record import HISTORY_FILE, run_folder, write_records_file
 

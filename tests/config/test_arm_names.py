@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from stableft.config.planned_run import LocalPaths
-from stableft.config.sweep_file import load_sweep, parse_arms
+from stableft.config.sweep_arms import parse_arms
+from stableft.config.sweep_file import load_sweep
 from stableft.config.yaml_file import YamlValue, parse_yaml
 from stableft.errors import UserError
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stableft.config.sweep_file import parse_seeds
+from stableft.config.sweep_arms import parse_seeds
 from stableft.config.sweep_keys import MAX_SEEDS
 from stableft.errors import UserError
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from stableft.config.planned_run import LocalPaths
-from stableft.config.sweep_file import START_ARM, load_sweep, single_run_sweep
+from stableft.config.sweep_arms import START_ARM
+from stableft.config.sweep_file import load_sweep, single_run_sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 

@@ -11,7 +11,8 @@ from support.training_runs import train_run
 
 from stableft.config.planned_run import Execution
 from stableft.config.run_config import StartFrom
-from stableft.config.sweep_file import START_ARM, Sweep
+from stableft.config.sweep_arms import START_ARM
+from stableft.config.sweep_file import Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import EvalPoint

@@ -28,7 +28,8 @@ from support.worker_logs import read_events, wait_until
 
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.run_config import StartFrom
-from stableft.config.sweep_file import START_ARM, Sweep
+from stableft.config.sweep_arms import START_ARM
+from stableft.config.sweep_file import Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder, write_record

@@ -14,7 +14,8 @@ from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.recipe import shipped_recipes
 from stableft.config.run_config import RunConfig
-from stableft.config.sweep_file import START_ARM, Sweep, load_sweep, shipped_sweeps
+from stableft.config.sweep_arms import START_ARM
+from stableft.config.sweep_file import Sweep, load_sweep, shipped_sweeps
 from stableft.errors import UserError
 from stableft.records.energy import EnergyTotals, describe_energy
 from stableft.records.failure import has_failed, judged_as_planned

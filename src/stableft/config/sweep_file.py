@@ -9,10 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from stableft.catalog.tasks import find_task
-from stableft.config.command_arms import RECIPE_KEYS, check_margin_scale, is_command_arm, make_command_configs
+from stableft.config.command_arms import check_margin_scale, make_command_configs
 from stableft.config.command_config import CommandConfig
 from stableft.config.decide_rule import ClaimArm, DecideRule, check_rule, parse_rule
 from stableft.config.local_files import (
@@ -28,7 +26,6 @@ from stableft.config.recipe import load_recipe
 from stableft.config.run_config import ModelConfig, RunConfig, Seeds
 from stableft.config.settings import (
     REPORT_LEAVES,
-    ConfigT,
     Settings,
     add_settings,
     build_run_config,
@@ -39,6 +36,15 @@ from stableft.config.settings import (
     parse_set_options,
     reject_sweep_keys,
 )
+from stableft.config.sweep_arms import (
+    NO_RECIPES,
+    START_ARM,
+    Arm,
+    missing_key,
+    parse_arms,
+    validate_written,
+    written_values,
+)
 from stableft.config.sweep_keys import (
     MAX_RUNS,
     MAX_SETTINGS,
@@ -46,10 +52,9 @@ from stableft.config.sweep_keys import (
     RequestedProbes,
     StartRun,
     SweepFile,
-    SweepKeys,
 )
-from stableft.config.validation import check_printed_name, describe_example, to_user_error
-from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml
+from stableft.config.validation import check_printed_name, describe_example
+from stableft.config.yaml_file import YamlValue, load_yaml
 from stableft.errors import UserError, clip, did_you_mean
 from stableft.text import join_with
 
@@ -57,25 +62,6 @@ from stableft.text import join_with
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
 SECTION_KEYS = {"stop_hopeless": EarlyStoppingRule, "probes": RequestedProbes}  # those that are sections
 NO_SWEEP_FOLDERS = ("recipes", "pretrain")  # of the shipped configs
-START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
-
-NO_RECIPES = "every arm here has a command, which --set does not reach"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """An arm of a sweep file before expansion.
-
-    `keys` are the arm's own, or else those at the top of the file; `--set` and `--seeds` override both. `written` has
-    the same values as written, with their origins. The recipe of a command is the arm's name.
-    """
-
-    name: str
-    where: str
-    recipe: str
-    keys: SweepKeys
-    written: Mapping[str, YamlValue]
-    settings: Settings  # the `set` at the top, overridden by the arm's own
 
 
 @dataclass(frozen=True)
@@ -201,105 +187,6 @@ def load_sweep_from_options(
     return load_sweep(config, LocalPaths(data_dir=data_dir), sets, arms, seeds)
 
 
-def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
-    """Return the arms of a sweep file; a file without the key `arms` is a single arm.
-
-    Arms of the same recipe may share a name if their tasks differ, because a table row may need different settings
-    in different columns. `overrides` hold the sweep keys given on the command line; the last one wins.
-
-    Raises:
-        UserError: unknown key, invalid value, missing recipe, or duplicate arm name.
-    """
-    if not isinstance(document.value, dict):
-        raise UserError(f"{document.where}: a sweep file is a mapping with a recipe or arms, a task and seeds")
-    file = _validate(SweepFile, document)
-    top = document.items()
-    above = [(_validate(SweepKeys, override), override.items()) for override in overrides]
-    written_arms = top["arms"].items() if "arms" in top else {}
-    arms: list[Arm] = []
-    for i, arm in enumerate(file.arms):
-        own = written_arms[i].items() if i in written_arms else {}
-        where = document.locate(("arms", i))
-        alone = file if "arms" not in file.model_fields_set else arm
-        is_command = is_command_arm(file, alone, arm.name, where)
-        keys = dict[str, Any]()
-        written = {key: YamlValue(None, document.where) for key in SweepKeys.model_fields}
-        settings: Settings = {}
-        for layer, source in ((file, top), (arm, own), *above):
-            for key in layer.model_fields_set & SweepKeys.model_fields.keys() - (RECIPE_KEYS if is_command else ()):
-                if is_command and source[key].where == "--set":
-                    raise UserError(f"--set {key}: arm {arm.name!r} has a command, whose {key} is in its file")
-                keys[key], written[key] = getattr(layer, key), source[key]
-                if key == "set":
-                    settings |= reject_sweep_keys(collect_settings(written[key]))
-        if not is_command:
-            keys.pop("command", None)
-        recipe = (arm.name or "command") if is_command else keys.get("recipe")
-        if recipe is None:
-            raise _missing_key("recipe", written)
-        name = recipe if is_command else Path(recipe).stem if arm.name is None else arm.name
-        arms.append(Arm(name, where, recipe, SweepKeys.model_construct(**keys), written, settings))
-        _check_arm_name(arms, document.locate(("arms", i, "name")))
-    unread = [key for override in overrides if override.where == "--set" for key in override.value]
-    if unread and all(arm.keys.command for arm in arms):
-        raise UserError(f"--set {unread[0]}: {NO_RECIPES}")
-    return arms
-
-
-def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
-    """Return ordered (init, data) seed pairs, from any form that the key `seeds` may have.
-
-    Raises:
-        UserError: invalid format, duplicate seeds, more than `MAX_SEEDS`, or paired lists of unequal length.
-    """
-    seeds = _validate(SweepKeys, YamlValue({"seeds": value}, where)).seeds
-    if seeds is None:
-        raise _missing_key("seeds", {"seeds": YamlValue(None, where)})
-    return seeds.pairs
-
-
-def _validate(kind: type[ConfigT], written: YamlValue, within: KeyPath = ()) -> ConfigT:
-    try:
-        return kind.model_validate(written.value)
-    except ValidationError as error:
-        raise to_user_error(error, kind, written, within) from None
-
-
-def _missing_key(key: str, written: Mapping[str, YamlValue]) -> UserError:
-    return UserError(f"{written[key].where}: key {key!r} is missing")
-
-
-def _check_arm_name(arms: list[Arm], where: str) -> None:
-    """Raise UserError if the last arm has a bad name, or would be indistinguishable from an earlier one in a table."""
-    *others, arm = arms
-    check_printed_name(arm.name, f"{where}: name")
-    if arm.name == START_ARM:
-        raise UserError(f"{where}: name: {arm.name!r} is the name of runs that others start from; use another one")
-    for other in others:
-        if other.name != arm.name:
-            if other.name.replace(" ", "") == arm.name.replace(" ", ""):
-                raise UserError(
-                    f"{where}: arms {other.name!r} and {arm.name!r} differ only in blanks; rename one of them"
-                )
-            continue
-        shared = [task for task in _task_names(arm) if task in _task_names(other)]
-        if shared:
-            raise UserError(f"{arm.where}: arm {arm.name!r} is listed twice for task {shared[0]!r}; rename one of them")
-        if arm.recipe != other.recipe:
-            raise UserError(f"{arm.where}: arm {arm.name!r} is listed twice with different recipes; rename one of them")
-
-
-def _task_names(arm: Arm) -> list[str]:
-    tasks = [task.value for task in _list_values(arm.written["task"])]
-    return [str(task.get("name") if isinstance(task, dict) else task) for task in tasks]
-
-
-def _list_values(written: YamlValue) -> list[YamlValue]:
-    """Return the value or values of `task` or `model`."""
-    items = written.items().values() if isinstance(written.value, list) else [written]
-    return [item for item in items if item.value is not None]
-
-
 def _expand_arms(
     name: str,
     path: Path,
@@ -353,8 +240,8 @@ def _check_size(arms: Sequence[Arm]) -> None:
     for arm in arms:
         factors = {
             "seeds": arm.keys.seeds.count if arm.keys.seeds else 1,
-            "tasks": len(_list_values(arm.written["task"])),
-            "models": len(_list_values(arm.written["model"])) or 1,
+            "tasks": len(written_values(arm.written["task"])),
+            "models": len(written_values(arm.written["model"])) or 1,
             "grid points": math.prod(map(len, (arm.keys.grid or {}).values())),
         }
         seeds, *others = factors.values()
@@ -442,12 +329,12 @@ def _expand_arm(
     """Yield the points of an arm, without those that would only repeat the runs of an earlier one."""
     where, seeds_where = arm.written["recipe"].where, arm.written["seeds"].where
     recipe = load_recipe(arm.recipe, folders, where)
-    tasks = _list_values(arm.written["task"])
-    models = _list_values(arm.written["model"]) or [None]
+    tasks = written_values(arm.written["task"])
+    models = written_values(arm.written["model"]) or [None]
     if not tasks:
-        raise _missing_key("task", arm.written)
+        raise missing_key("task", arm.written)
     if arm.keys.seeds is None:
-        raise _missing_key("seeds", arm.written)
+        raise missing_key("seeds", arm.written)
     expanded: dict[tuple[str, ...], tuple[Any, ...]] = {}  # by the runs that a point shows, and how
     for task, model, point in itertools.product(tasks, models, _grid_points(arm)):
         task_settings = _task_settings(task, folders, paths)
@@ -546,7 +433,7 @@ def _resolve_start_from(
     start = settings.get("start_from")
     if start is None or not isinstance(start.value, dict) or "run" in start.value:
         return {}, None
-    described = _validate(StartRun, start, ("start_from",))
+    described = validate_written(StartRun, start, ("start_from",))
     task = _task_settings(start.item("task"), folders, paths)
     recipe = load_recipe(described.recipe, folders, start.locate(("recipe",)))
     changes = reject_sweep_keys(collect_settings(start.item("set"))) if described.set else {}

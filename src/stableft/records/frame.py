@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import Checkpoint, RunConfig, Split
-from stableft.config.sweep_file import START_ARM
+from stableft.config.sweep_arms import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.command_outcome import CommandOutcome
 from stableft.records.failure import (

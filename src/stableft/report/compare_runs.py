@@ -10,7 +10,7 @@ from stableft.catalog.tasks import task_title
 from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import canonical_json, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value, list_values
-from stableft.config.sweep_file import START_ARM
+from stableft.config.sweep_arms import START_ARM
 from stableft.config.yaml_file import look_up, parse_yaml
 from stableft.errors import UserError, did_you_mean
 from stableft.records.failure import find_chance, is_run_failed

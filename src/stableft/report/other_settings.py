@@ -10,7 +10,7 @@ from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import ExactlyOne, RunConfig, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, SWEEP_KEY_OF_SETTING, list_values
-from stableft.config.sweep_file import START_ARM
+from stableft.config.sweep_arms import START_ARM
 from stableft.config.yaml_file import write_setting
 from stableft.records.run_record import RECORD_FILE, RunRecord, run_folder
 from stableft.sweep.state import read_sweep_state

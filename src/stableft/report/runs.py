@@ -14,7 +14,8 @@ from stableft.config.command_config import CommandConfig
 from stableft.config.decide_rule import DecideRule
 from stableft.config.planned_run import ArmTask, LocalPaths, PlannedRun, SeedPair
 from stableft.config.run_config import RunConfig
-from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
+from stableft.config.sweep_arms import START_ARM
+from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
 from stableft.records.energy import EnergyTotals
 from stableft.records.frame import ReportedArm, build_frame, describe_source

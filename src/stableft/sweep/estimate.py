@@ -11,7 +11,8 @@ import torch
 
 from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, PlannedRun
-from stableft.config.sweep_file import START_ARM, Sweep
+from stableft.config.sweep_arms import START_ARM
+from stableft.config.sweep_file import Sweep
 from stableft.data.tokens import LabeledRows
 from stableft.records.energy import METERS, describe_share, format_energy, format_money
 from stableft.records.run_record import RunRecord

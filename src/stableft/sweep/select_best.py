@@ -17,13 +17,8 @@ from stableft.config.local_files import find_file, shipped_configs
 from stableft.config.planned_run import LocalPaths
 from stableft.config.recipe import find_recipe
 from stableft.config.run_config import RunConfig
-from stableft.config.sweep_file import (
-    Sweep,
-    SweepPoint,
-    grid_label,
-    load_sweep,
-    parse_seeds,
-)
+from stableft.config.sweep_arms import parse_seeds
+from stableft.config.sweep_file import Sweep, SweepPoint, grid_label, load_sweep
 from stableft.config.yaml_file import YamlDumper
 from stableft.errors import UserError
 from stableft.records.run_record import RunRecord, atomic_write
