@@ -4,6 +4,7 @@ import os
 
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before anything starts CUDA, which reads it once
 
+import gc
 import signal
 import subprocess
 import sys
@@ -27,6 +28,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `&` ignores i
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = 600  # seconds
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives to the end; it would look through all imported modules again and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 from support.command_scores import read_score
 
-from stableft.records.command_score import LastMatch, MissingScoreError
+from stableft.records.command_score import MAX_LINE_BYTES, LastMatch, MissingScoreError
 
 GOOD = [
     ("a.json", "key: eval_accuracy", '{"eval_accuracy": 0.75}', 0.75),
@@ -72,7 +72,7 @@ def test_nan_is_a_score(tmp_path, word):
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_stream_is_searched_whatever_its_pieces(size):
-    text = "x\racc 0.1\r\nünd acc 0.2\n" + "y" * 100_000 + " acc 0.3\nacc none\nacc 0.4"
+    text = "x\racc 0.1\r\nünd acc 0.2\n" + "y" * (MAX_LINE_BYTES + 1000) + " acc 0.3\nacc none\nacc 0.4"
     match = LastMatch(r"acc (\d\.\d)$")
     data = text.encode()
     for start in range(0, len(data), size):

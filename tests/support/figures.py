@@ -1,6 +1,5 @@
 """What a figure draws, read from its axes, and whether its text can be read."""
 
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,16 +55,15 @@ def texts(figure):
 
 def assert_readable(figure, least=8):
     """No text covers another one or leaves the page, and none is smaller than `least` points."""
-    page = figure.bbox
-    found = [(text, Text.get_window_extent(text)) for text in texts(figure)]
-    for (one, a), (other, b) in combinations(found, 2):
-        wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert wide < 0.5 or high < 0.5, f"{one.get_text()!r} and {other.get_text()!r}"
-    for text, box in found:
-        beyond = (page.x0 - box.x0, page.y0 - box.y0, box.x1 - page.x1, box.y1 - page.y1)
-        assert max(beyond) < 1, text.get_text()
-        assert text.get_fontsize() >= least
+    found, page = texts(figure), figure.bbox
     assert len(found) > 2
+    x0, y0, x1, y1 = np.array([Text.get_window_extent(text).extents for text in found]).T
+    wide, high = (np.minimum.outer(b, b) - np.maximum.outer(a, a) for a, b in ((x0, x1), (y0, y1)))
+    both = np.argwhere(np.triu((wide >= 0.5) & (high >= 0.5), 1))
+    assert [(found[i].get_text(), found[j].get_text()) for i, j in both] == []
+    beyond = np.max([page.x0 - x0, page.y0 - y0, x1 - page.x1, y1 - page.y1], axis=0)
+    assert [text.get_text() for text, pixels in zip(found, beyond, strict=True) if not pixels < 1] == []
+    assert min(text.get_fontsize() for text in found) >= least
 
 
 def box(label="arm", n=25, seed=0, **given):

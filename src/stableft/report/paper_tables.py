@@ -33,7 +33,7 @@ from stableft.report.forms.document import (
 )
 from stableft.report.mosbach import MOSBACH_ARTIFACTS as MOSBACH
 from stableft.report.numbers_in_words import text_value
-from stableft.report.paper_values import load_printed_hyperparameters
+from stableft.report.paper_values import load_printed_hyperparameters, paper_value_blocks
 from stableft.report.zhang import LARGE_TASKS, SMALL_TASKS
 from stableft.report.zhang import ZHANG_ARTIFACTS as ZHANG
 from stableft.text import TextRow, align_columns
@@ -223,7 +223,6 @@ ZHANG_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 NOT_AVAILABLE = "not available"
 SPLIT_COLUMNS = {"M": ("training", "development"), "Z": ("training", "validation", "test")}
-PAPER_VALUES_FILE = Path(__file__).with_name("paper_values.yaml")
 PRINTED_METRIC_NAMES = {"Acc.": "accuracy", "F1": "f1", "F1 score": "f1", "MCC": "mcc", "SCC": "spearman"}
 
 
@@ -252,10 +251,7 @@ class DatasetStatistic:
 @cache
 def load_printed_dataset_tables() -> Mapping[Paper, PrintedDatasetTable]:
     """Return the data-set tables as printed, by paper."""
-    import yaml
-
-    blocks = yaml.safe_load(PAPER_VALUES_FILE.read_text(encoding="utf-8"))
-    return {block["paper"][0]: _parse_printed_table(block) for block in blocks if block["kind"] == "datasets"}
+    return {block["paper"][0]: _parse_printed_table(block) for block in paper_value_blocks("datasets")}
 
 
 def compute_dataset_statistics(

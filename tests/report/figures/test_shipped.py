@@ -16,6 +16,8 @@ from stableft.report.runs import ARTIFACTS, load_runs_from_file
 RECORDS = {path.stem: path for path in sorted((ROOT / "results/records").glob("*.jsonl"))}
 NO_FIGURES = ("mosbach-table2", "zhang-table3")  # tables of data sets
 ALSO_NARROW = (
+    "demo-probes",
+    "zhang-replication",
     "mosbach-figure1",
     "mosbach-figure2",
     "mosbach-figure9",
@@ -37,8 +39,6 @@ def test_figures_of_committed_records(name):
     assert {"scores", "training-loss", "training-curves"} <= set(made.figures)
     for draw in made.figures.values():
         assert_readable(draw())
-        if name in ("demo-probes", "zhang-replication"):
-            assert_readable(draw(3.25), least=6)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,17 @@ def test_figures_of_artefacts(name):
     """They are drawn once, to be read and to be embedded in HTML."""
     made = report_of_artifact(name)
     drawn = {key: draw() for key, draw in made.figures.items()}
-    for key, figure in drawn.items():
+    for figure in drawn.values():
         assert_readable(figure)
-        if name in ALSO_NARROW:
-            assert_readable(made.figures[key](3.25), least=6)
     text = render_report(replace(made, figures={key: lambda key=key: drawn[key] for key in drawn}), "html")
     assert text.count("<svg") + text.count("<img") == len(drawn)
     assert "<title>" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALSO_NARROW)
+def test_figures_of_a_columns_width(name):
+    """Those of made-up panels are drawn in the fast tests: `test_draw.py`."""
+    made = report_of_records(name) if name in RECORDS else report_of_artifact(name)
+    for draw in made.figures.values():
+        assert_readable(draw(3.25), least=6)

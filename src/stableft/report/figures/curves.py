@@ -312,11 +312,15 @@ def points_per_median(panel: CurvePanel, width: float) -> int:
 
 def _medians(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the medians of up to `size` neighbouring points each, none across a break of the line."""
-    windows: list[list[int]] = []
-    for _, places in groupby(range(len(x)), lambda i: bool(np.isfinite(y[i]))):
-        run = list(places)
-        windows += [run[start : start + size] for start in range(0, len(run), size)]
-    return np.array([np.median(x[window]) for window in windows]), np.array([np.median(y[w]) for w in windows])
+    breaks = 1 + np.flatnonzero(np.diff(np.isfinite(y)))
+    medians = []
+    for run in np.split(np.stack([x, y]), breaks, axis=1):
+        whole = run.shape[1] // size
+        medians.append(np.median(run[:, : whole * size].reshape(2, whole, size), axis=2))
+        if rest := run.shape[1] - whole * size:
+            medians.append(np.median(run[:, -rest:], axis=1, keepdims=True))
+    x, y = np.concatenate(medians, axis=1)
+    return x, y
 
 
 def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: float) -> None:

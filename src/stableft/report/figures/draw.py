@@ -109,6 +109,7 @@ def draw_panels(
     A name has the same colour in every panel and one legend entry; `names` keep theirs in every figure that is given
     the same. `caption` is printed below. `per_row` None: chosen by the number and kinds of panels.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -141,6 +142,7 @@ def draw_panels(
         engine = ConstrainedLayoutEngine(w_pad=0.08 * page.scale)
         # The higher the resolution, the less the widths of letters are rounded.
         figure = Figure(figsize=(page.width, sum(heights)), layout=engine, dpi=PRINT_DPI)
+        FigureCanvasAgg(figure)  # keeps the renderer, and with it the sizes of texts; without it each look makes one
         grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
