@@ -152,8 +152,9 @@ arms:
   - recipe: zhang-reinit
   - {recipe: zhang, set: {evaluation.report: last}}
 """
-    with pytest.raises(UserError, match="report scores of different checkpoints or splits, best on test and last on t"):
+    with pytest.raises(UserError, match="different checkpoints or splits, best on test and last on t") as error:
         load(tmp_path, "{about: failures, looks: [8]}", arms)
+    assert str(error.value).endswith("; give both the same evaluation.report and data.split")
     same = arms.replace("last", "best")
     assert load(tmp_path, "{about: failures, looks: [8]}", same).decide
 
