@@ -245,8 +245,11 @@ def closing_line(outcome: SweepResult) -> str:
         line += f", {len(outcome.blocked)} with nothing to start from)" if outcome.blocked else ")"
         more = len(outcome.unfinished) > len({*outcome.blocked, *outcome.elsewhere})
         line += "; run the same command to continue" if more else ""
-    if outcome.crashed or outcome.crashed_start_runs:
-        line += "; --retry-crashed retries the crashed ones"
+    passed = len(outcome.not_retried)
+    if crashed := len(outcome.crashed) + len(outcome.crashed_start_runs) - passed:
+        line += f"; --retry-crashed retries {f'{crashed} of ' if passed else ''}the crashed ones"
+    if passed:
+        line += f"; a look has passed {passed} of these" if crashed else "; a look has passed the crashed ones"
     return line
 
 
