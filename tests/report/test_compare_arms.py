@@ -597,8 +597,14 @@ def test_other_data_rows_are_refused(refused):
 
 def test_a_model_that_differs_beside_the_method_is_refused(refused):
     said = refused(runs("a", FINE), runs("b", FINE, lr=3e-5, model="roberta-large"))
-    assert "differ in the model and the method at once" in said
-    assert "optimizer.lr 2e-05 / 3e-05" in said
+    assert "differ in the model (model.name bert-large-uncased / roberta-large) and the method (" in said
+    assert "(optimizer.lr 2e-05 / 3e-05) at once" in said
+    (other, *_) = runs("b", FINE, model="roberta-large")
+    more = {"lr": 3e-5, "eps": 1e-7, "weight_decay": 0.3, "clip_norm": 0.5, "bias_correction": False}
+    optimizer = other.config.optimizer.model_copy(update=more)
+    config = other.config.model_copy(update={"optimizer": optimizer})
+    said = refused(runs("a", FINE), [other.model_copy(update={"config": config, "run_id": config.run_id})])
+    assert re.search(r"the method \((optimizer\.\w+ \S+ / [^, ]+,? ){3}and \d more\) at once", said)
     assert "could not be attributed to one of them" in said
 
 
