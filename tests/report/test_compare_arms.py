@@ -502,7 +502,12 @@ def test_arms_tasks_and_metrics_that_are_not_there(refused):
     assert refused(a, b, arms=("a", "bravo1")) == (
         "compare: the records have no arm 'bravo1'; did you mean 'bravo'?; they have a, bravo"
     )
-    assert "'a' is named twice" in refused(a, b, arms=("a", "a"))
+    twice = refused(a, b, arms=("a", "a"))
+    assert "'a' is named twice" in twice
+    printed = refused(a, imported("a", FINE), arms=("a", "a (imported: results.csv)"))  # as reports name it
+    assert "no arm 'a (imported: results.csv)'" in printed
+    for said in (twice, printed):
+        assert said.endswith("`stableft import ... --rename OLD=NEW` gives imported runs an arm of their own")
     assert "there are no records in these files" in refused([])
     b = runs("b", FINE, lr=3e-5)
     more = [*runs("a", FINE, task="mrpc"), *runs("b", FINE, task="mrpc", lr=3e-5)]

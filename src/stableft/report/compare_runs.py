@@ -58,7 +58,7 @@ def select_arm_pair(
         UserError: An arm, task, metric or field is unknown, or the arms are not comparable.
     """
     if names[0] == names[1]:
-        raise UserError(f"compare: {names[0]!r} is named twice; name two different arms")
+        raise UserError(f"compare: {names[0]!r} is named twice; name two different arms{RENAME_HINT}")
     conditions = [parse_where(text) for text in where]
     runs_by_arm = _read_arm_runs(
         (read_records_files(files) if files else read_all_stored_records(results)) if records is None else records,
@@ -95,9 +95,10 @@ def _read_arm_runs(
         raise UserError(f"compare: there are no records in {place}")
     for name in names:
         if name not in arm_names:
+            hint = RENAME_HINT if " (imported: " in name else ""
             raise UserError(
                 f"compare: the records have no arm {name!r}{did_you_mean(name, arm_names)}; "
-                f"they have {_list_few(arm_names)}"
+                f"they have {_list_few(arm_names)}{hint}"
             )
     first: dict[tuple, AnyRunRecord] = {}
     for record in kept:
@@ -199,6 +200,7 @@ def _list_few(names: Iterable[str], max_listed: int = 12) -> str:
 
 MAX_NAMED_RUNS = 3  # runs named in an error message
 MAX_NAMED_SETTINGS = 3
+RENAME_HINT = "; `stableft import ... --rename OLD=NEW` gives imported runs an arm of their own"
 MODEL_KEYS = ("model.name", "model.revision", "model.sha256", "model.head", "model.structure")
 DATA_SIZE_KEYS = ("data.train_rows", "data.sample_seed")
 SCORE_KIND_HINTS = {
