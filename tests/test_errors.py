@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from stableft.errors import MAX_ECHO, StorageError, UserError, clip, echo, storage_error
+from stableft.errors import MAX_ECHO, StorageError, UserError, clip, did_you_mean, echo, storage_error
 
 
 def test_a_message_repeats_no_more_of_a_value_than_one_can_read():
@@ -16,6 +16,13 @@ def test_a_message_repeats_no_more_of_a_value_than_one_can_read():
     assert clip("a\nb\x1b[31m") == "a b [31m"
     short = f"the task's rows {'and more ' * 30}of the model's file"
     assert str(UserError(short)) == short
+
+
+def test_a_name_that_begins_so_is_closer_than_one_that_is_spelt_alike():
+    names = ["mcc", "accuracy_f1", "accuracy", "f1"]
+    assert did_you_mean("ACC", names) == "; did you mean 'accuracy'?"
+    assert did_you_mean("mc", names) == "; did you mean 'mcc'?"
+    assert did_you_mean("f2", names) == did_you_mean("accuracy?!?!?!?!?!?!", names) == ""
 
 
 def raise_behind_another(error: OSError):

@@ -93,7 +93,11 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest of `names`, or "" if none is close."""
+    """Return "; did you mean 'x'?" for the closest of `names`, or "" if none is close.
+
+    A name that begins so is closer than one that is spelt alike: acc is accuracy, not mcc.
+    """
     by_lower = {other.lower(): other for other in names}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    longer = [other for other in by_lower if len(name) > 2 and other.startswith(name.lower())]
+    close = sorted(longer, key=len) or difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

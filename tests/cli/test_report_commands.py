@@ -13,7 +13,7 @@ from support.table_records import make_imported, make_record
 from stableft import python_api
 from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
-from stableft.records.run_record import read_records_file, write_records_file
+from stableft.records.run_record import ImportedScores, read_records_file, write_records_file
 from stableft.report import all_reports
 from stableft.report.runs import ARTIFACTS
 
@@ -110,6 +110,22 @@ def test_a_report_on_no_runs_begins_with_the_command(workplace, stableft):
         first = next(line for line in out.splitlines() if "stableft sweep" in line)
         assert re.fullmatch(f"No run has finished yet. To train them: `stableft sweep .*{command}`.", first)
         assert "failed" not in out[: out.index(first)]
+
+
+def test_a_report_on_crashed_runs_alone_begins_with_the_command_that_tries_them_again(workplace, stableft):
+    command = "{name: a, command: 'python -c 1 {seed}', score: {pattern: '(.+)'}, baseline: 0.5}"
+    Path("s.yaml").write_text(f"task: t\nseeds: 1\narms: [{command}]\n")
+    assert stableft("sweep", "s.yaml", "--devices", "cpu")[0] == 1
+    _, out, _ = stableft("report", "s.yaml")
+    assert out.startswith("No run has finished yet. To train them: `stableft sweep s.yaml --retry-crashed`.")
+
+
+def test_scores_that_no_finished_run_has_are_not_taken_for_runs_that_are_missing(workplace, stableft):
+    scores = ImportedScores(step=9, val={"accuracy": 0.8}, test={"accuracy": 0.7})
+    of_best = {"report": "best", "last": None, "best": scores}
+    write_records_file(Path("best.jsonl"), [make_imported(seed=seed).model_copy(update=of_best) for seed in (1, 2)])
+    _, out, _ = stableft("report", "best.jsonl", "--score", "last")
+    assert "In words: No finished run has this score." in out
 
 
 def test_a_table_is_as_wide_as_the_terminal(workplace, stableft, monkeypatch):

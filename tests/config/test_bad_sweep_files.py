@@ -258,7 +258,7 @@ FILES = [
         "s.yaml:8: key 'grdi' is not known; did you mean 'grid'?",
     ),
     (BASE + "arms:\n- {}\n- {seeds: 2}\n", "s.yaml:7: arm 'zhang' is listed twice for task 'rte'; rename one of them"),
-    ("task: rte\nseeds: 1\narms:\n  - name: a\n", "s.yaml:1: key 'recipe' is missing"),
+    ("task: rte\nseeds: 1\narms:\n  - name: a\n", "s.yaml:4: key 'recipe' is missing"),
     (
         "task: rte\nseeds: 1\nrecipe: zhang\narms:\n  - name: b\n  - name: a\n    recipe:\n",
         "s.yaml:7: key 'recipe' is missing",

@@ -263,7 +263,7 @@ BAD = [
         "s.yaml:5: command: ['python', 'run.py'] must be text, such as python train.py --seed "
         "{seed} --output_dir {out}",
     ),
-    (replaced(f"    score: {SCORE}\n", ""), "s.yaml:1: key 'score' is missing"),
+    (replaced(f"    score: {SCORE}\n", ""), "s.yaml:4: key 'score' is missing"),
     (
         replaced(SCORE, "{scale: 100}"),
         "s.yaml:6: score: must say where the score is, such as {file: '{out}/eval_results.json', "

@@ -40,6 +40,26 @@ def test_a_rule_is_part_of_every_run_and_of_no_id(tmp_path):
     assert DecideRule.model_validate_json(sweep.decide.model_dump_json()) == sweep.decide
 
 
+def test_some_of_the_arms_keep_the_rule_if_all_of_its_own_are_among_them(tmp_path):
+    def load_some(rule, arms):
+        load(tmp_path, rule)
+        return load_sweep(tmp_path / "sweep.yaml", LocalPaths(), arms=arms)
+
+    whole = load(tmp_path, GOOD)
+    kept = load_some(GOOD, ["mosbach", "devlin"])
+    assert (kept.decide, kept.arms_left_out) == (whole.decide, ())
+    assert all(run.decide == whole.decide for run in kept.runs)
+    for arms, rule, left_out in (
+        (["devlin", "third"], GOOD, ("mosbach",)),
+        (["third"], GOOD, ("devlin", "mosbach")),
+        (["devlin"], "{about: failures, looks: [4], alpha: 0.2}", ("mosbach", "third")),  # of all arms
+    ):
+        part = load_some(rule, arms)
+        assert (part.decide, part.arms_left_out) == (None, left_out)
+        assert not any(run.decide for run in part.runs)
+    assert load_some("{about: failures, looks: [4], alpha: 0.2}", ["devlin", "mosbach", "third"]).decide
+
+
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
@@ -152,8 +172,9 @@ arms:
   - recipe: zhang-reinit
   - {recipe: zhang, set: {evaluation.report: last}}
 """
-    with pytest.raises(UserError, match="report scores of different checkpoints or splits, best on test and last on t"):
+    with pytest.raises(UserError, match="different checkpoints or splits, best on test and last on t") as error:
         load(tmp_path, "{about: failures, looks: [8]}", arms)
+    assert str(error.value).endswith("; give both the same evaluation.report and data.split")
     same = arms.replace("last", "best")
     assert load(tmp_path, "{about: failures, looks: [8]}", same).decide
 

@@ -130,6 +130,12 @@ def test_an_own_task_becomes_settings_without_paths(files):
     assert paths == {train: files / "t.csv", validation: files / "v.csv"}
 
 
+def test_a_given_format_is_that_of_files_with_any_ending(files):
+    (files / "t.dat").write_text("")
+    task = {**TASK, "metric": "accuracy", "test": "t.dat", "format": "csv"}
+    assert locate_custom_task(YamlValue(task, "x"), (files,))[1]["format"] == "csv"
+
+
 def test_the_folder_of_the_command_comes_first(files, monkeypatch):
     (files / "sub").mkdir()
     (files / "sub" / "t.csv").write_text("other")
@@ -151,6 +157,7 @@ def test_the_folder_of_the_command_comes_first(files, monkeypatch):
         ({"test": "nope.csv"}, r"test: .*no file 'nope\.csv'"),
         ({"train": "."}, r"train: .*no file '\.'"),
         ({"train": "t.dat"}, r"format: .*since 't\.dat' ends .*none .*\.csv, \.tsv, \.jsonl"),
+        ({"test": "t.dat"}, r"test: 't\.dat' does not end as 't\.csv'; the files of a task have one format"),
         ({"name": "rte"}, "name: 'rte' .*stableft"),
         ({"name": 3}, "name: 3 .*text; quotes"),
     ],

@@ -179,6 +179,10 @@ def test_runs_of_equal_accuracy_that_differ_on_examples():
     assert analysis.score_variance.ratio == 0
     (line,) = describe_subset(analysis)
     assert re.search("all runs have the same accuracy, so that S_ours is 0: they differ on single examples$", line)
+    _, none = analyze_group(
+        PredictionGroup("a", "t", "test", ("no", "yes"), names, names, predictions, (True, True), examples, 2)
+    )
+    assert list(describe_subset(none)) == ["a, runs that did not fail (n = 0): missing: every run failed"]
 
 
 def test_the_order_of_ties():

@@ -153,6 +153,12 @@ def test_a_baseline_for_no_task_is_refused(refused, changes, facts):
     assert re.search(facts, refused(TWO, task="task", **changes))
 
 
+def test_a_value_where_a_column_is_expected_is_told_how_to_be_written(refused):
+    assert refused(TABLE, task="blobs").endswith("; --task =blobs gives every row this value")
+    assert "--arm amr: " in (close := refused(TABLE, arm="amr"))
+    assert close.endswith("did you mean 'arm'?")
+
+
 # ---- several mistakes at once
 
 

@@ -502,7 +502,12 @@ def test_arms_tasks_and_metrics_that_are_not_there(refused):
     assert refused(a, b, arms=("a", "bravo1")) == (
         "compare: the records have no arm 'bravo1'; did you mean 'bravo'?; they have a, bravo"
     )
-    assert "'a' is named twice" in refused(a, b, arms=("a", "a"))
+    twice = refused(a, b, arms=("a", "a"))
+    assert "'a' is named twice" in twice
+    printed = refused(a, imported("a", FINE), arms=("a", "a (imported: results.csv)"))  # as reports name it
+    assert "no arm 'a (imported: results.csv)'" in printed
+    for said in (twice, printed):
+        assert said.endswith("`stableft import ... --rename OLD=NEW` gives imported runs an arm of their own")
     assert "there are no records in these files" in refused([])
     b = runs("b", FINE, lr=3e-5)
     more = [*runs("a", FINE, task="mrpc"), *runs("b", FINE, task="mrpc", lr=3e-5)]
@@ -597,8 +602,14 @@ def test_other_data_rows_are_refused(refused):
 
 def test_a_model_that_differs_beside_the_method_is_refused(refused):
     said = refused(runs("a", FINE), runs("b", FINE, lr=3e-5, model="roberta-large"))
-    assert "differ in the model and the method at once" in said
-    assert "optimizer.lr 2e-05 / 3e-05" in said
+    assert "differ in the model (model.name bert-large-uncased / roberta-large) and the method (" in said
+    assert "(optimizer.lr 2e-05 / 3e-05) at once" in said
+    (other, *_) = runs("b", FINE, model="roberta-large")
+    more = {"lr": 3e-5, "eps": 1e-7, "weight_decay": 0.3, "clip_norm": 0.5, "bias_correction": False}
+    optimizer = other.config.optimizer.model_copy(update=more)
+    config = other.config.model_copy(update={"optimizer": optimizer})
+    said = refused(runs("a", FINE), [other.model_copy(update={"config": config, "run_id": config.run_id})])
+    assert re.search(r"the method \((optimizer\.\w+ \S+ / [^, ]+,? ){3}and \d more\) at once", said)
     assert "could not be attributed to one of them" in said
 
 

@@ -67,6 +67,11 @@ def test_runs_after_an_undecided_claim():
     words = "RTE, failure rate: 4 more runs of b and 4 of a came after the last look and are no part of it; alone they"
     (bullets,) = (block for block in decision_blocks(decision, True) if isinstance(block, Bullets))
     assert bullets.lines[0].startswith(words)
+    runs = {("a", "rte"): FINE, ("b", "rte"): FINE[:8], ("c", "rte"): FINE[:8]}
+    three = apply_rule(DecideRule(about=["failures"], looks=[6, 8]), runs)
+    (bullets,) = (block for block in decision_blocks(three, True) if isinstance(block, Bullets))
+    (line,) = bullets.lines  # both claims have the same runs of their reference left
+    assert "4 more runs of a came after the last look" in line
     (claim, _) = decide(FINE, [*FINE[:8], *CRASHED[:1]], looks=[6, 9]).claims
     words = (
         "the failure rate is undecided after 6 runs of each, because too few runs finished; the look at 9 needs more"

@@ -129,6 +129,13 @@ def test_a_sweep_keeps_its_report_and_names_the_figures(tmp_path):
     assert names_in(folder) == sorted([*FORMS, "scores.png", "training-loss.png"])
 
 
+def test_a_sweep_keeps_no_figure_of_an_earlier_report(tmp_path):
+    for name in ("effects.png", "my-effects.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG")
+    save_sweep_report(report(), tmp_path, ["scores", "effects", "drift"])
+    assert names_in(tmp_path) == sorted([*FORMS, "scores.png", "training-loss.png", "my-effects.png"])
+
+
 def test_a_sweep_in_which_nothing_finished_keeps_nothing(tmp_path):
     nothing = Provenance(runs=(OriginCount("mosbach", "rte", "this project", 0, 25),))
     assert save_sweep_report(report(nothing), tmp_path / "x") == (None, False)

@@ -232,3 +232,13 @@ def test_the_money_leaves_out_commands_whose_records_have_no_price():
     ):
         text = render_estimate(SweepEstimate(tuple(arms), (), "cpu", 1, price=4.0))
         assert text.endswith(words), text
+
+
+def test_what_commands_cost_is_no_zero_where_it_is_not_known():
+    new = ArmEstimate("theirs", "toy", 3, 3, None)
+    ended = ArmEstimate("others", "toy", 3, 1, RunCost(0, 60.0, 0, 0, 0))
+    for arms, words in (
+        ([new], "3 runs left"),
+        ([new, ended], "4 runs left: 0:01:00 of device time on cpu (one run measured alone), 0:01:00 with 1 at a time"),
+    ):
+        assert render_estimate(SweepEstimate(tuple(arms), (), "cpu", 1)).splitlines()[-1] == words

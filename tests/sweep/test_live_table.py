@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.commands import make_command_record
 from support.live_table import start_progress
 from support.sweep_records import make_record, make_run
 
@@ -95,6 +96,39 @@ def test_known_steps_make_the_time_left_known_before_a_run_on_other_data_has_beg
     apply_event(view, ProgressReported("cpu", RunProgress(0, 100)), 0.0)
     apply_event(view, ProgressReported("cpu", RunProgress(10, 100)), 10.0)
     assert estimate_seconds_left(view) == pytest.approx(90 + 40)
+
+
+def test_the_time_left_of_commands_is_that_of_whole_runs_that_ended():
+    def plan(arm, seed):
+        return replace(make_run(seed, arm), config=make_command_record(arm, seed, 0.7).config)
+
+    runs = [plan("a", 1), plan("a", 2), plan("b", 1)]
+    view = start_progress(runs)
+    apply_event(view, RunStarted("cpu", runs[0]), 0.0)
+    assert estimate_seconds_left(view) is None
+    record = make_command_record("a", 1, 0.7).model_copy(update={"seconds": 10.0})
+    apply_event(view, RunEnded("cpu", runs[0], "done", record), 11.0)
+    apply_event(view, RunStarted("cpu", runs[1]), 11.0)
+    assert estimate_seconds_left(view) == pytest.approx(10 + 10)
+    apply_event(view, ClockTick(), 15.0)
+    assert estimate_seconds_left(view) == pytest.approx(6 + 10)
+    apply_event(view, ClockTick(), 40.0)  # slower than the first
+    assert estimate_seconds_left(view) == pytest.approx(0 + 10)
+    crashed = record.model_copy(update={"status": "crashed", "seconds": 1.0})
+    apply_event(view, RunEnded("cpu", runs[1], "done", crashed), 41.0)
+    assert estimate_seconds_left(view) == pytest.approx(10)
+    mixed = start_progress([plan("a", 1), make_run(2)])
+    apply_event(mixed, RunEnded("cpu", runs[0], "done", record), 11.0)
+    assert estimate_seconds_left(mixed) is None  # a recipe's steps are not known by a command's time
+
+
+def test_crashed_runs_that_a_look_has_passed_are_not_offered_to_be_tried_again():
+    outcome = SweepResult(("a",), (), ("b", "c"), (), (), (), False, not_retried=("b", "c"))
+    assert closing_line(outcome) == "Ended: 1 of 3 runs done, 2 crashed; a look has passed the crashed ones"
+    some = replace(outcome, not_retried=("b",))
+    assert closing_line(some).endswith(
+        "2 crashed; --retry-crashed retries 1 of the crashed ones; a look has passed 1 of these"
+    )
 
 
 def test_plain_lines():

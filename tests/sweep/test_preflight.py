@@ -71,6 +71,12 @@ def test_fp16_on_a_cpu_is_told_with_the_option_that_helps(plan):
     assert not list(describe_odd_choices([], sweep, "auto", ["cpu"], 1000, True))
 
 
+def test_a_rule_that_does_not_hold_for_want_of_an_arm_is_told(plan):
+    sweep = Sweep("s", Path("s.yaml"), tuple(plan()), LocalPaths(), arms_left_out=("zhang", "mosbach"))
+    (said,) = describe_odd_choices([], sweep, "cpu", ["cpu"], 1, False)  # if all are crashed ones to be retried, too
+    assert said.startswith("note: --arms leaves out zhang and mosbach of the rule (decide), so these runs are trained ")
+
+
 def test_bf16_on_a_cpu_without_its_instructions_is_told(plan, tmp_path, monkeypatch):
     run = plan(precision="bf16")[0]
     sweep, facts = Sweep("s", Path("s.yaml"), (run,), LocalPaths()), tmp_path / "cpuinfo"

@@ -230,6 +230,9 @@ def test_crashed_seeds_that_a_look_has_passed_are_not_tried_again(tmp_path):
     assert fine[1] in find_unneeded(sweep, tmp_path, {fine[1], fine[9]})  # no pilot is submitted for it
     outcome, _ = sweep_until_decided(tmp_path, sweep, retry_crashed=True)
     assert (outcome.crashed, outcome.unfinished) == ((fine[1],), ())
+    assert closing_line(outcome).endswith("1 crashed; a look has passed the crashed ones")
+    outcome, _ = sweep_until_decided(tmp_path, sweep)  # nor where it was not asked for
+    assert closing_line(outcome).endswith("1 crashed; a look has passed the crashed ones")
 
 
 def test_crashed_seeds_of_a_withheld_verdict_are_tried_again(tmp_path):

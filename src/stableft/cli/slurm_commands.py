@@ -27,7 +27,7 @@ from stableft.sweep.devices import parse_devices
 from stableft.sweep.hub_drift import check_hub_commits, resolve_hub_commits
 from stableft.sweep.leases import take_lease
 from stableft.sweep.pilot import LEAVE_AFTER_SECONDS, Pilot, read_pilots
-from stableft.sweep.preflight import check_sweep_inputs, describe_planned_rows
+from stableft.sweep.preflight import check_sweep_inputs, describe_arms_left_out, describe_planned_rows
 from stableft.sweep.signals import EXIT_INTERRUPTED
 from stableft.sweep.slurm import (
     QueuedPilot,
@@ -192,7 +192,8 @@ def find_runs_left(
     left, unusable = _runs_left(plan, results, runs, state, retry_crashed, incomplete)
     check_hub_commits(left, (*state.finished, *state.resumable), plan.sources.hub_commits, results)
     padded = (f"note: {results}: {line}" for line in describe_padded_runs(left, plan.start_runs, results))
-    return state, left, [*describe_planned_rows(left, rows), *padded, *dict.fromkeys(unusable.values())]
+    notes = [*describe_arms_left_out(plan), *describe_planned_rows(left, rows), *padded]
+    return state, left, [*notes, *dict.fromkeys(unusable.values())]
 
 
 def _runs_left(

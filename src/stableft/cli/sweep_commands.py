@@ -96,6 +96,8 @@ def print_report(sweep: Sweep, results: Path) -> None:
     from stableft.records.stored_records import read_stored_records
     from stableft.report.artifact import make_sweep_artifact
     from stableft.report.build import build_report
+    from stableft.report.figures.from_tests import TEST_FIGURE_ALTS
+    from stableft.report.figures.of_artifact import SWEEP_FIGURE_ALTS
     from stableft.report.forms.write import render_report, save_sweep_report
     from stableft.report.runs import collect_runs
 
@@ -108,7 +110,7 @@ def print_report(sweep: Sweep, results: Path) -> None:
     report = build_report(runs)
     line, written = None, False
     try:
-        line, written = save_sweep_report(report, folder)
+        line, written = save_sweep_report(report, folder, (*SWEEP_FIGURE_ALTS, *TEST_FIGURE_ALTS))
     finally:  # after the files, and even without them
         text = f"\n{render_report(report, 'text')}"
         print(text, flush=True)

@@ -289,7 +289,7 @@ def check_rule(rule: DecideRule, document: YamlValue, arms: Sequence[ClaimArm]) 
         if len(set(shown)) > 1:
             raise UserError(
                 f"{at['between']}: arms {pair[0].name!r} and {pair[1].name!r} report scores of different checkpoints "
-                f"or splits, {' and '.join(shown)}"
+                f"or splits, {' and '.join(shown)}; give both the same evaluation.report and data.split"
             )
     most = min(arm.seeds for pair in pairs for arm in pair)
     check_can_stop(rule, len(pairs) * len(rule.about), [most] if rule.looks == "any" else rule.looks, at["looks"])

@@ -195,7 +195,13 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
             raise UserError(f"{written.locate((split,))}: task: {split}: there is no file {str(task[split])!r}")
         settings[split] = file_digest(path.resolve())
         paths[settings[split]] = path.resolve()
-        settings.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
+        by_ending = DATA_FILE_FORMATS.get(path.suffix.lower())
+        settings.setdefault("format", task.get("format") or by_ending)
+        if not task.get("format") and settings["format"] not in (None, by_ending):
+            raise UserError(
+                f"{written.locate((split,))}: task: {split}: {echo(task[split])} does not end as "
+                f"{echo(task['train'])}; the files of a task have one format"
+            )
     if settings["format"] is None:
         raise UserError(
             f"{where}: task: format: must be given, since {echo(task['train'])} ends in none of "

@@ -56,7 +56,9 @@ def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
         alone = file if "arms" not in file.model_fields_set else arm
         is_command = is_command_arm(file, alone, arm.name, where)
         keys = dict[str, Any]()
-        written = {key: YamlValue(None, document.where) for key in SweepKeys.model_fields}
+        # A missing key is looked for where it is mostly written: these two in the arm, the others at the top.
+        places = dict.fromkeys(("recipe", "score"), where)
+        written = {key: YamlValue(None, places.get(key, document.where)) for key in SweepKeys.model_fields}
         settings: Settings = {}
         for layer, source in ((file, top), (arm, own), *above):
             for key in layer.model_fields_set & SweepKeys.model_fields.keys() - (RECIPE_KEYS if is_command else ()):

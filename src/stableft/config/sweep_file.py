@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ class Sweep:
     start_runs: tuple[PlannedRun, ...] = ()
     rules: Mapping[str, EarlyStoppingRule] = field(default_factory=dict)
     decide: DecideRule | None = None  # how many seeds are enough; None: all of them
+    arms_left_out: tuple[str, ...] = ()  # of the file's rule, by `--arms`, so that `decide` is None
 
 
 def load_sweep(
@@ -124,9 +126,15 @@ def load_sweep(
             known = clip(", ".join(names))
             raise UserError(f"--arms: {path} has no arm {name!r}, it has {known}{did_you_mean(name, names)}")
     selected = [arm for arm in arms_in_file if not arms or arm.name in arms]
-    # Some of the arms are no claim, so they are trained whole.
-    rule = None if arms else parse_rule(document)
-    sweep = _expand_arms(config_name(path), path, selected, (Path.cwd(), path.parent), settings, sources, rule)
+    rule = parse_rule(document)
+    expand = partial(_expand_arms, config_name(path), path, selected, (Path.cwd(), path.parent), settings, sources)
+    sweep = expand(rule)
+    if rule and len(selected) < len(arms_in_file):
+        here = {run.arm for run in sweep.runs}
+        between = rule.between or [arm.name for arm in arms_in_file if arm not in selected]
+        # A rule shares its alpha among the claims of all its arms, so without one of them there is no such rule.
+        if left_out := [name for name in between if name not in here]:
+            return replace(expand(None), arms_left_out=tuple(left_out))
     if rule:
         check_rule(rule, document, [_claim_arm(point) for point in sweep.points])
     return sweep

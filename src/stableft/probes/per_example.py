@@ -270,6 +270,8 @@ class SubsetAnalysis:
     @property
     def reason_missing(self) -> str | None:
         """Why there are no results, or None."""
+        if self.is_part and all(self.group.failed):
+            return "every run failed"
         results = self.per_example_variance or self.agreement
         assert results
         return results.reason

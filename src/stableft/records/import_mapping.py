@@ -110,7 +110,12 @@ def make_field_reader(table: SourceTable, option: str, spec: str) -> FieldReader
         if not constant:
             raise UserError(f"{option} {spec}: there must be a value after =")
         return lambda fields: constant
-    position = table.position(option, spec)
+    try:
+        position = table.position(option, spec)
+    except UserError as error:
+        if spec in table.names or did_you_mean(spec, table.named):
+            raise
+        raise UserError(f"{error}; {option} ={spec} gives every row this value") from None
     return lambda fields: fields[position].strip()
 
 

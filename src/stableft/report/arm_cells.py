@@ -96,7 +96,7 @@ class ArmCell:
     def reason(self) -> str | None:
         """Reason for a missing mean or std. None: both are there."""
         if self.summary.n == 0:
-            return "no run has finished"
+            return "no finished run has this score" if self.unscored else "no run has finished"
         if self.summary.n_finite == 0:
             return "every score is NaN"
         return "one score has no std" if self.summary.std is None else None

@@ -69,9 +69,10 @@ def build_report(runs: ArtifactRuns, data_dir: Path | None = None, width: float 
     """
     rows = [row for arm_rows in runs.by_arm_task.values() for row in arm_rows]
     report = introduce_papers(tell_origin(replace(_build(runs, data_dir), width=width), rows))
-    commands = [f"`stableft sweep {sweep}`" for sweep in dict.fromkeys(runs.sweeps.values())]
-    if runs.artifact.has_no_runs or not commands or any(row["status"] == "finished" for row in rows):
+    if runs.artifact.has_no_runs or not runs.sweeps or any(row["status"] == "finished" for row in rows):
         return report
+    retry = " --retry-crashed" if any(row["status"] == "crashed" for row in rows) else ""
+    commands = [f"`stableft sweep {sweep}{retry}`" for sweep in dict.fromkeys(runs.sweeps.values())]
     first = Paragraph(f"No run has finished yet. To train them: {join_with(commands)}.")
     return replace(report, blocks=(first, *report.blocks), brief=(first, *report.brief) if report.brief else ())
 

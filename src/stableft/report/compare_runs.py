@@ -58,7 +58,7 @@ def select_arm_pair(
         UserError: An arm, task, metric or field is unknown, or the arms are not comparable.
     """
     if names[0] == names[1]:
-        raise UserError(f"compare: {names[0]!r} is named twice; name two different arms")
+        raise UserError(f"compare: {names[0]!r} is named twice; name two different arms{RENAME_HINT}")
     conditions = [parse_where(text) for text in where]
     runs_by_arm = _read_arm_runs(
         (read_records_files(files) if files else read_all_stored_records(results)) if records is None else records,
@@ -95,9 +95,10 @@ def _read_arm_runs(
         raise UserError(f"compare: there are no records in {place}")
     for name in names:
         if name not in arm_names:
+            hint = RENAME_HINT if " (imported: " in name else ""
             raise UserError(
                 f"compare: the records have no arm {name!r}{did_you_mean(name, arm_names)}; "
-                f"they have {_list_few(arm_names)}"
+                f"they have {_list_few(arm_names)}{hint}"
             )
     first: dict[tuple, AnyRunRecord] = {}
     for record in kept:
@@ -198,6 +199,8 @@ def _list_few(names: Iterable[str], max_listed: int = 12) -> str:
 
 
 MAX_NAMED_RUNS = 3  # runs named in an error message
+MAX_NAMED_SETTINGS = 3
+RENAME_HINT = "; `stableft import ... --rename OLD=NEW` gives imported runs an arm of their own"
 MODEL_KEYS = ("model.name", "model.revision", "model.sha256", "model.head", "model.structure")
 DATA_SIZE_KEYS = ("data.train_rows", "data.sample_seed")
 SCORE_KIND_HINTS = {
@@ -290,15 +293,21 @@ def check_comparable(
     if None not in fingerprints and fingerprints[0] != fingerprints[1] and not only_size_differs:
         listed = f"{join_with([str(one)[:12] for one in fingerprints])}{_besides_clause(differing)}"
         raise UserError(f"{label} were trained on different data rows, with fingerprints {listed} ({runs})")
-    subjects = list(dict.fromkeys(_subject_of_setting(key) for key in differing))
+    subjects = _group_by(list(differing), _subject_of_setting)
     if len(subjects) > 1:
-        listed_values = [f"{key} {' / '.join(map(describe_value, values))}" for key, values in differing.items()]
-        named = join_with([f"the {subject}" for subject in subjects])
+        named = join_with([f"the {subject} ({_list_some(keys, differing)})" for subject, keys in subjects.items()])
         raise UserError(
-            f"{label} differ in {named} at once ({', '.join(listed_values)}; {runs}), "
-            "so a difference could not be attributed to one of them; compare arms that differ in only one"
+            f"{label} differ in {named} at once, so a difference could not be attributed to one of them; compare arms "
+            "that differ in only one"
         )
     return differing
+
+
+def _list_some(keys: Sequence[str], differing: dict[str, tuple[Any, Any]]) -> str:
+    """Return the first of these settings with their values in both arms, and the number of further ones."""
+    texts = [f"{key} {' / '.join(map(describe_value, differing[key]))}" for key in keys[:MAX_NAMED_SETTINGS]]
+    more = len(keys) - MAX_NAMED_SETTINGS
+    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
 
 
 def _besides_clause(differing: dict[str, tuple[Any, Any]]) -> str:

@@ -53,8 +53,9 @@ def describe_task(cells: Sequence[ArmCell], pairs: Sequence[PairTests]) -> str:
 def _count_failures(cells: Sequence[ArmCell]) -> str:
     known = [cell for cell in cells if cell.n_known]
     if not known:
-        unknown = any(cell.summary.n for cell in cells)
-        return "How many runs fail is not known" if unknown else "No run has finished"
+        if any(cell.summary.n for cell in cells):
+            return "How many runs fail is not known"
+        return f"No {'finished run has this score' if any(cell.unscored for cell in cells) else 'run has finished'}"
     counts: dict[tuple[int, int], list[str]] = {}
     for cell in known:
         counts.setdefault((cell.failed, cell.n_known if cell.failed else 0), []).append(cell.arm)

@@ -254,7 +254,8 @@ def decision_blocks(decision: Decision, rule_was_stated: bool) -> tuple[ReportBl
     keys = [key for key in SHOWN_COLUMNS if several or key != "task"]
     words = [describe_claim(claim) for claim in decision.claims]
     shown = table.view(make_label(f"decide-{'-'.join(decision.between)}"), keys, notes=_table_notes(decision))
-    after = [text for claim in decision.claims if (text := _describe_after(claim))]
+    # What came after of the reference alone is the same in every claim against it.
+    after = list(dict.fromkeys(text for claim in decision.claims if (text := _describe_after(claim))))
     when = "stated before the runs" if rule_was_stated else "not stated before all of the runs"
     return (
         Paragraph(f"Rule, {when}: {describe_rule(decision.rule, decision.rule.between or list(decision.between))}."),

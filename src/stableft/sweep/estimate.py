@@ -211,11 +211,14 @@ def render_estimate(estimate: SweepEstimate) -> str:
     )
     checkpoints = parallel * max((cost.checkpoint_bytes for _, cost in costs), default=0)
     most = "at most " if estimate.is_most and unfinished else ""
-    total = (
-        f"{most}{unfinished} runs left: {_format_device_time(seconds)} on {estimate.device} (one run measured alone), "
-        f"{format_duration(seconds / parallel)} with {parallel} at a time; "
-        f"{format_bytes(disk)} of files, and up to {format_bytes(checkpoints)} of checkpoints on the way"
-    )
+    total = f"{most}{unfinished} runs left"
+    if costs or not unfinished:
+        total += (
+            f": {_format_device_time(seconds)} on {estimate.device} (one run measured alone), "
+            f"{format_duration(seconds / parallel)} with {parallel} at a time"
+        )
+    if any(cost.steps for _, cost in costs) or not unfinished:  # what commands leave is not known
+        total += f"; {format_bytes(disk)} of files, and up to {format_bytes(checkpoints)} of checkpoints on the way"
     metered = [(arm.unfinished, cost.seconds * cost.watts) for arm, cost in costs if cost.watts is not None]
     if metered:
         joules, runs = sum(runs * joules for runs, joules in metered), sum(runs for runs, _ in metered)

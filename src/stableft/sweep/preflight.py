@@ -121,6 +121,15 @@ def describe_planned_rows(runs: Sequence[PlannedRun], rows: Mapping[str, Planned
     )
 
 
+def describe_arms_left_out(sweep: Sweep) -> Iterator[str]:
+    """Yield a sentence if the file's rule does not hold, because `--arms` leaves out some of its arms."""
+    if names := sweep.arms_left_out:
+        yield (
+            f"note: --arms leaves out {join_with(names)} of the rule (decide), so these runs are trained and recorded "
+            "without it: all seeds, and with --retry-crashed also those that a look has passed"
+        )
+
+
 def describe_odd_choices(
     runs: Sequence[PlannedRun], sweep: Sweep, asked: str, devices: Sequence[str], jobs: int, tf32: bool
 ) -> Iterator[str]:
@@ -128,6 +137,7 @@ def describe_odd_choices(
 
     `asked` is the option --devices, `devices` what it means here.
     """
+    yield from describe_arms_left_out(sweep)
     if not runs:
         return
     yield from _describe_commands(sweep)

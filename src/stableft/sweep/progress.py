@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from stableft.config.command_config import CommandConfig
-from stableft.config.planned_run import PlannedRun, RunProgress
+from stableft.config.planned_run import ArmTask, PlannedRun, RunProgress
 from stableft.config.run_config import RunConfig
 from stableft.records.failure import has_failed
 from stableft.records.run_record import RunRecord
@@ -76,6 +76,7 @@ class SlotState:
     """The current run of a slot. Speed is measured from the first report on, which excludes loading time."""
 
     run: PlannedRun
+    started: float = 0.0
     progress: RunProgress | None = None
     first_report: tuple[float, int] | None = None  # (time, step)
     latest_report: tuple[float, int] | None = None
@@ -94,7 +95,9 @@ class SweepProgress:
     pending: dict[str, PlannedRun] = field(default_factory=dict)
     slots: dict[str, SlotState] = field(default_factory=dict)
     claimed_elsewhere: set[str] = field(default_factory=set)  # run ids claimed by other processes
+    now: float = 0.0  # when the latest event was seen
     speeds: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # (seconds, steps) of ended runs
+    commands: dict[ArmTask, tuple[float, int]] = field(default_factory=dict)  # (seconds, runs) of ended commands
     steps: Mapping[str, int] = field(default_factory=dict)  # of a whole run, by run id
     rows_per_epoch: dict[tuple, float] = field(default_factory=dict)  # training rows by data key, up to a batch more
 
@@ -105,6 +108,7 @@ def show_nothing(event: SweepEvent) -> None:
 
 def apply_event(view: SweepProgress, event: SweepEvent, now: float) -> None:
     """Update the view with an event seen at `now` (seconds on any clock)."""
+    view.now = now
     match event:
         case SweepStarted():
             view.pending = {run.run_id: run for run in event.runs}
@@ -112,7 +116,7 @@ def apply_event(view: SweepProgress, event: SweepEvent, now: float) -> None:
             view.total = event.done + event.crashed + len(view.pending)
         case RunStarted():
             view.claimed_elsewhere.discard(event.run.run_id)
-            view.slots[event.slot] = SlotState(event.run)
+            view.slots[event.slot] = SlotState(event.run, now)
         case ProgressReported() if event.slot in view.slots:
             _apply_progress(view, view.slots[event.slot], event.progress, now)
         case RunEnded():
@@ -132,12 +136,21 @@ def estimate_seconds_left(view: SweepProgress) -> float | None:
     for current in view.slots.values():
         _add_speed(speeds, current)
     steps = sum(count for _, count in speeds.values())
-    if not steps and view.pending:
-        return None
     overall = sum(seconds for seconds, _ in speeds.values()) / max(steps, 1)
     progress_by_id = {c.run.run_id: c.progress for c in view.slots.values() if c.progress}
+    ended = view.commands.values()
+    all_commands = (sum(seconds for seconds, _ in ended), sum(count for _, count in ended))
+    started_by_id = {c.run.run_id: c.started for c in view.slots.values()}
     waits = []
     for run_id, run in view.pending.items():
+        if isinstance(run.config, CommandConfig):  # it reports no steps: its time is that of whole runs
+            seconds, count = view.commands.get((run.arm, run.config.data.task), all_commands)
+            if not count:
+                return None
+            waits.append(max(0, seconds / count - view.now + started_by_id.get(run_id, view.now)))
+            continue
+        if not steps:
+            return None
         progress = progress_by_id.get(run_id)
         total = progress.total if progress else _expected_steps(view, run)
         if total is None:
@@ -174,6 +187,10 @@ def _apply_run_end(view: SweepProgress, event: RunEnded, now: float) -> None:
     view.done += not crashed
     view.crashed += crashed
     view.failed += bool(has_failed(event.record))
+    if isinstance(event.run.config, CommandConfig) and not crashed:
+        place = (event.run.arm, event.run.config.data.task)
+        seconds, count = view.commands.get(place, (0.0, 0))
+        view.commands[place] = (seconds + event.record.seconds, count + 1)
     if current and current.progress and not crashed:
         current.latest_report = (now, max(current.progress.step, event.record.steps))
     if current:
@@ -206,9 +223,7 @@ def _data_key(config: RunConfig) -> tuple:
 
 def _expected_steps(view: SweepProgress, run: PlannedRun) -> int | None:
     """Return the number of updates of a run that has not begun, or None if its epoch length is still unknown."""
-    if isinstance(run.config, CommandConfig):
-        return None
-    config, length = run.config, run.config.schedule.length
+    config, length = run.run_config, run.run_config.schedule.length
     if known := view.steps.get(run.run_id, length.steps):
         return known
     rows = view.rows_per_epoch.get(_data_key(config))
@@ -245,8 +260,11 @@ def closing_line(outcome: SweepResult) -> str:
         line += f", {len(outcome.blocked)} with nothing to start from)" if outcome.blocked else ")"
         more = len(outcome.unfinished) > len({*outcome.blocked, *outcome.elsewhere})
         line += "; run the same command to continue" if more else ""
-    if outcome.crashed or outcome.crashed_start_runs:
-        line += "; --retry-crashed retries the crashed ones"
+    passed = len(outcome.not_retried)
+    if crashed := len(outcome.crashed) + len(outcome.crashed_start_runs) - passed:
+        line += f"; --retry-crashed retries {f'{crashed} of ' if passed else ''}the crashed ones"
+    if passed:
+        line += f"; a look has passed {passed} of these" if crashed else "; a look has passed the crashed ones"
     return line
 
 

@@ -101,13 +101,17 @@ def run_planned_sweep(
     if sweep.decide:
         claims = make_wanted_seeds(sweep.decide, sweep.runs, results, display, old_crashes if retry_crashed else set())
     if rest and not ended:
+        if claims:
+            rest = [run for run in rest if run.run_id not in claims.passed]
         # A look needs the runs that others hold, so a sweep with a rule waits for them.
         outcome, _ = run_stage(rest, leave_after=None if claims else leave_after, wanted=claims)
     failed = tuple(record for record in seen.values() if has_failed(record))
     known = replace(before, finished=(*before.finished, *seen.values()), failed=before.failed + failed)
     retrained = execution.retrain_incomplete
     unneeded = claims.unneeded if claims else set()
-    return _summarize_sweep(sweep, results, before, known, stopped_early, unusable, outcome, retrained, unneeded)
+    summary = _summarize_sweep(sweep, results, before, known, stopped_early, unusable, outcome, retrained, unneeded)
+    passed = claims.find_passed({*summary.crashed}) if claims and summary.crashed else set()
+    return replace(summary, not_retried=tuple(run_id for run_id in summary.crashed if run_id in passed))
 
 
 def _with_start_weights_saved(

@@ -84,6 +84,7 @@ class SweepResult:
     blocked: tuple[str, ...] = ()  # those of `unfinished` whose initial weights are unavailable
     crashed_start_runs: tuple[str, ...] = ()  # start runs of `blocked` runs, excluding the sweep's own
     by_others: tuple[str, ...] = ()  # settled by other processes, whose records this one has not read
+    not_retried: tuple[str, ...] = ()  # those of `crashed` that a look has passed, which --retry-crashed leaves
 
 
 def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:

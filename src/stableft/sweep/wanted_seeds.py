@@ -68,15 +68,18 @@ class WantedSeeds:
 
     def let_retry(self, crashed: set[str]) -> None:
         """Have crashed runs tried again but for those that a look has passed: they would change what it said."""
-        looks = replace(self, show=show_nothing, known={})
-        looks({})
-        assert looks.decision is not None
-        for claim in looks.decision.claims:
-            for place in _places_of(claim):
-                self.passed |= crashed.intersection(looks._needed_runs(place, claim.passed))
+        self.passed = self.find_passed(crashed)
         self.retried |= crashed - self.passed
         if self.passed:
             self.show(Notice(describe_passed(len(self.passed))))
+
+    def find_passed(self, crashed: set[str]) -> set[str]:
+        """Return those of the crashed runs that a look has passed, going by the records of all of them."""
+        looks = replace(self, show=show_nothing, known={}, decision=None, retried=set())
+        looks({})
+        assert looks.decision is not None
+        places = [(place, claim.passed) for claim in looks.decision.claims for place in _places_of(claim)]
+        return {run_id for place, n in places for run_id in crashed.intersection(looks._needed_runs(place, n))}
 
     def _unknown(self) -> list[PlannedRun]:
         return [run for runs in self.places.values() for run in runs if run.run_id not in self.known]

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,22 +124,25 @@ def write_report_folder(report: Report, folder: Path) -> list[str]:
     return [*lines, *(f"no {name}.png: {why}" for name, why in report.undrawn.items())]
 
 
-def save_sweep_report(report: Report, folder: Path) -> tuple[str | None, bool]:
+def save_sweep_report(report: Report, folder: Path, figures: Collection[str] = ()) -> tuple[str | None, bool]:
     """Write the report of a sweep to its folder. Return a line that names the figures or the error, and if it worked.
 
-    If no run has finished, nothing is written and there is no line. A file that cannot be written is no exception,
-    because nothing is lost: the report is printed, and the records exist.
+    Those of `figures`, the names that any sweep's figures have, that an earlier report drew and this one does not are
+    removed: they would contradict it. If no run has finished, nothing is written and there is no line. A file that
+    cannot be written is no exception, because nothing is lost: the report is printed, and the records exist.
     """
     if not any(finished for *_, finished, _ in report.provenance.runs):
         return None, False
     try:
         lines = write_report_folder(report, folder)
+        for name in {*figures} - report.figures.keys():
+            (folder / f"{name}.png").unlink(missing_ok=True)
     except UserError as error:
         return f"the report's files were not written: {error}", False
     except OSError as error:  # e.g. missing permissions, also for matplotlib's cache folder
         return f"the report's files could not be written: {error.filename or folder}: {error.strerror or error}", False
-    figures = ", ".join(line for line in lines if "png" in line)
-    return f"figures: {figures}; the report beside them in five forms", True
+    drawn = ", ".join(line for line in lines if "png" in line)
+    return f"figures: {drawn}; the report beside them in five forms", True
 
 
 def _render(report: Report, output: ReportTarget) -> str:
