@@ -396,7 +396,7 @@ def profile_steps(check: Check) -> Results:
             stops.update("/".join(Path(w.filename).parts[-2:]) + f":{w.lineno}" for w in waits)
             torch.cuda.synchronize()
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if check.on_gpu else [ProfilerActivity.CPU]
-        with profile(activities=activities) as profiler:
+        with profile(activities=activities, acc_events=True) as profiler:  # without, torch 2.11 warns
             for _ in range(3):
                 update()
             if check.on_gpu:
