@@ -115,9 +115,8 @@ def _measure(text: str) -> float:
     bold, text = text.startswith("**"), MINUS.sub("−", text)
     # Not by `sum`, which rounds otherwise from Python 3.12 on: that would break ties between layouts another way.
     letters = reduce(add, (LETTER_WIDTHS.get(letter, 5.4) for letter in text.replace("**", "")), 0.0)
-    return letters * (BOLD_SCALE if bold else 1) + {"- ": 2.5, "  ": 7.5}.get(
-        text[:2], 0.0
-    )  # set as a quad, and as a quad and a half
+    letters *= BOLD_SCALE if bold else 1
+    return letters + {"- ": 2.5, "  ": 7.5}.get(text[:2], 0.0)  # set as a quad, and as a quad and a half
 
 
 def _choose_size(rows: Sequence[Sequence[str]], table: ReportTable) -> tuple[TypeSize, list[ColumnsPart]]:
