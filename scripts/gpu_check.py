@@ -124,7 +124,8 @@ def read_history(check: Check, name: str, run: PlannedRun) -> str:
 def run_tests(check: Check) -> Results:
     """The tests marked gpu."""
     workers = min(8, os.cpu_count() or 1)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:benchmark", "tests"]
+    files = [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:benchmark", *files]
     output = subprocess.run(command, capture_output=True, text=True, check=False)
     (check.out / "gpu-check-tests.log").write_text(output.stdout + output.stderr)
     lines = output.stdout.strip().splitlines()
