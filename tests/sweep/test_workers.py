@@ -46,13 +46,14 @@ def watch_what_is_freed(results, run) -> None:
 
 
 def fill_gpu(results, run, execution) -> None:
-    """Takes 64ths of the GPU's memory until there is no more, and keeps them until the neighbour has done so too."""
+    """Takes 1600ths of the GPU's memory until there is no more, and keeps them until the neighbour has done so too."""
     import torch
 
-    from stableft.training.setup import prepare_device
+    from stableft.training import setup as training_setup
 
-    device, parts = prepare_device(execution), []
-    size = torch.cuda.get_device_properties(device).total_memory // 64
+    training_setup.SHARED_MEMORY = 0.04  # in this worker process: other tests may use the GPU now
+    device, parts = training_setup.prepare_device(execution), []
+    size = torch.cuda.get_device_properties(device).total_memory // 1600
     with contextlib.suppress(torch.OutOfMemoryError):
         while True:
             parts.append(torch.empty(size, dtype=torch.uint8, device=device))
@@ -254,7 +255,7 @@ def test_jobs_on_one_gpu_get_equal_shares_of_its_memory(tmp_path):
     assert len(sweep(tmp_path, runs, jobs=2, devices=("cuda:0",))[0].finished) == 2
     parts = Counter(run_id for run_id, _ in read_events(tmp_path, "part"))
     assert len(parts) == 2
-    assert all(29 <= count <= 30 for count in parts.values())  # of 64: 95 % for both are 30.4 each
+    assert all(30 <= count <= 32 for count in parts.values())  # torch rounds their sizes up to 2 MB
 
 
 @pytest.mark.faults

@@ -137,16 +137,17 @@ def full(monkeypatch):
     return fill
 
 
-@pytest.mark.parametrize(("alone", "fitting", "sizes"), [(12, None, [12, 6, 6, 12]), (6, 6, [12, 6, 6, 12, 6, 6])])
-def test_evaluation_frees_the_graphs_before_it_keeps_a_smaller_batch(
-    toy_run, toy_sources, tmp_path, full, alone, fitting, sizes
+@pytest.mark.parametrize(("alone", "fitting", "sizes"), [(12, None, [12, 12]), (6, 6, [12, 12, 6, 6])])
+@pytest.mark.parametrize("beside", [6, 0])
+def test_evaluation_frees_the_graphs_before_it_halves_its_batch(
+    toy_run, toy_sources, tmp_path, full, beside, alone, fitting, sizes
 ):
-    """12 rows, of which 6 fit beside the graphs."""
+    """12 rows, of which 6 fit beside the graphs, or none."""
     run = toy_run(**{"evaluation.batch_size": 12})
     job, state = prepare_run(run, tmp_path, toy_sources, Execution(threads=1))
     expected = evaluate_model(job, state, job.splits.val)
     assert len(expected.values) == 12
-    tried = full(state, beside=6, alone=alone)
+    tried = full(state, beside=beside, alone=alone)
     outputs = evaluate_model(job, state, job.splits.val)
     assert state.graphs
     assert (state.graphs.given_up, state.graphs.recorded) == (True, {})

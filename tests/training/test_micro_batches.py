@@ -1,11 +1,18 @@
 """Micro-batches: the same update in pieces, chosen by the user or by running out of memory."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
 import pytest
 import torch
 from support.training_runs import add_model_folder, read_history, run_outputs, train_run, write_tiny_bert
 from transformers import BertForSequenceClassification
 
-from stableft.config.planned_run import RunInterrupted
+from stableft.config.planned_run import Execution, RunInterrupted
+from stableft.training.outputs import evaluate_model
+from stableft.training.setup import prepare_run
+from stableft.training.step import train_on_batch
 
 
 @pytest.fixture
@@ -136,33 +143,71 @@ def test_evaluation_halves_its_own_batch(toy_run, toy_sources, tmp_path, limit):
     assert limit.failed == [5]  # in the first evaluation alone
 
 
-@pytest.mark.faults
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_that_runs_out_of_memory(toy_run, toy_sources, tiny_tokenizer, tmp_path):
+def needs_gpu(test: Callable) -> Callable:
+    """Marks a test that takes away a GPU's memory."""
+    without = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    return pytest.mark.faults(pytest.mark.gpu(without(test)))
+
+
+@pytest.fixture
+def wide_run(toy_run, toy_sources, tiny_tokenizer, tmp_path):
+    """Returns a run whose activations, of 28 rows, take many times the memory of a batch's inputs, and its sources."""
     sizes = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
     sources, digest = add_model_folder(
         toy_sources, write_tiny_bert(tmp_path / "wide", tiny_tokenizer, lambda _: None, **sizes)
     )
-    run = toy_run(
-        **{
-            "model.sha256": digest,
-            "schedule.batch_size": 28,
-            "schedule.length": {"steps": 3},
-            "data.max_length": 64,
-            "data.pad_to_max": True,
-        }
-    )
-    free = train_run(run, tmp_path / "free", sources, device="cuda:0")
-    assert free.peak_memory_bytes
+    settings = {"model.sha256": digest, "data.max_length": 64, "data.pad_to_max": True}
+    settings |= {"schedule.batch_size": 28, "schedule.length": {"steps": 3}, "evaluation.batch_size": 28}
+    return toy_run(**settings), sources
+
+
+@contextlib.contextmanager
+def memory_limited_to(size: float) -> Iterator[None]:
+    """Lets this process have so many bytes of the GPU's memory."""
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(0.7 * free.peak_memory_bytes / total)
+    torch.cuda.set_per_process_memory_fraction(size / torch.cuda.get_device_properties(0).total_memory)
     try:
-        record = train_run(run, tmp_path, sources, device="cuda:0")
+        yield
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@needs_gpu
+def test_a_gpu_that_runs_out_of_memory(wide_run, tmp_path):
+    run, sources = wide_run
+    free = train_run(run, tmp_path / "free", sources, device="cuda:0")
+    assert free.peak_memory_bytes
+    with memory_limited_to(0.7 * free.peak_memory_bytes):
+        record = train_run(run, tmp_path, sources, device="cuda:0")
     assert record.environment
     assert record.environment.micro_batch_halved >= 1
     expected = train_run(run, tmp_path / "begun", sources, device="cuda:0", micro_batch=record.environment.micro_batch)
     assert run_outputs(tmp_path, record) == run_outputs(tmp_path / "begun", expected)
+
+
+@needs_gpu
+@pytest.mark.parametrize("full", ["evaluation", "update"])
+def test_a_full_gpu_frees_its_graphs_before_it_halves_anything(wide_run, tmp_path, full):
+    """Beside a graph, which keeps all activations of an update, there is no room for what comes next."""
+    run, sources = wide_run
+    outputs = []
+    for cuda_graphs in (False, True):
+        job, state = prepare_run(run, tmp_path, sources, Execution("cuda:0", threads=1, cuda_graphs=cuda_graphs))
+        torch.manual_seed(3)
+
+        def update(rows: int, job=job, state=state) -> None:
+            train_on_batch(state, job.splits.train, np.arange(rows), job.config, 1e-3, job.inputs, job.device)
+
+        for _ in range(2):
+            update(28)
+        torch.cuda.empty_cache()
+        assert cuda_graphs is bool(state.graphs and state.graphs.recorded)
+        with memory_limited_to(torch.cuda.memory_reserved()) if cuda_graphs else contextlib.nullcontext():
+            if full == "update":
+                update(20)  # a shape that was not recorded
+            outputs.append(evaluate_model(job, state, job.splits.train).values)
+        assert (state.halved, state.eval_batch, state.eval_halved_at) == (0, None, [])
+        if cuda_graphs:
+            assert state.graphs
+            assert (state.graphs.given_up, state.graphs.recorded) == (True, {})
+    assert np.array_equal(*outputs)

@@ -6,6 +6,8 @@ import os
 import platform
 import re
 import socket
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from support.training_runs import add_model_folder, count_updates, read_history, run_outputs, train_run, write_tiny_bert
 from torch.nn import functional
 
-from stableft.config.planned_run import Execution, RunProgress
+from stableft.config.planned_run import Execution, InLoopProbes, RunProgress
 from stableft.data.tokens import collate
 from stableft.errors import UserError
 from stableft.records.run_record import PREDICTIONS_FILE, dump_record, read_record, run_folder
@@ -338,7 +340,7 @@ def test_the_run_folder_tells_nothing_of_this_machine(toy_run, toy_sources, tmp_
     assert record.environment
     assert record.environment.threads == 1
     assert record.environment.device == "cpu"
-    assert record.environment.versions["torch"] == torch.__version__
+    assert record.environment.versions["torch"] == metadata.version("torch")  # without "+cu130"
 
 
 def test_progress_tells_every_step(toy_run, toy_sources, tmp_path):
@@ -444,15 +446,19 @@ def test_an_update_never_waits_for_the_gpu(family_run, tmp_path, family, attenti
     if (family, attention) == ("xlnet", "sdpa"):
         pytest.skip("has no fused attention")
     run, sources = family_run(family, **{"model.attention": attention, "precision": precision, "model.dropout": 0.1})
-    job, state = prepare_run(run, tmp_path, sources, Execution(device="cuda:0"))
-    arguments = (state, job.splits.train, batch_indices(job, 0), job.config, 1e-3, job.inputs, job.device)
-    for _ in range(3):  # what is set up once may wait, and so may recording the update
-        train_on_batch(*arguments)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        train_on_batch(*arguments)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    run = replace(run, probes=InLoopProbes(grad_norms=1, drift=2))
+    for cuda_graphs in (True, False):
+        job, state = prepare_run(run, tmp_path, sources, Execution(device="cuda:0", cuda_graphs=cuda_graphs))
+        arguments = (state, job.splits.train, batch_indices(job, 0), job.config, 1e-3, job.inputs, job.device)
+        for _ in range(8):  # what is set up once may wait, and so may recording: with drift, and without it
+            train_on_batch(*arguments)
+        assert cuda_graphs is bool(state.graphs and state.graphs.recorded)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(5):
+                train_on_batch(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_clipping_is_left_out_only_where_it_changes_no_bit():

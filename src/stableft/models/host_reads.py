@@ -24,14 +24,19 @@ def can_omit_full_mask(spec: BackboneSpec) -> bool:
     return spec.name in BACKBONES and spec.name != "xlnet"
 
 
-def never_reads_on_host(spec: BackboneSpec) -> bool:
-    """Return whether a family's model, after `avoid_host_reads`, reads no tensor on the CPU."""
-    return spec.name in BACKBONES and spec.name != "xlnet"
+def decides_nothing_on_host(model: PreTrainedModel, spec: BackboneSpec) -> bool:
+    """Return whether a model's passes are the same kernels for every batch of a shape, after `avoid_host_reads`.
+
+    It then neither reads tensors on the CPU nor makes any there, nor draws there which blocks to skip, as BART can.
+    """
+    skips = any(getattr(model.config, f"{part}_layerdrop", 0.0) for part in ("encoder", "decoder"))
+    return spec.name in BACKBONES and not skips
 
 
 def avoid_host_reads(model: PreTrainedModel, spec: BackboneSpec) -> None:
     """Make the model of a family with a row compute the same without reading a tensor on the CPU."""
     if spec.name == "xlnet":  # it prepares its mask without reading it
+        model.base_model.forward = MethodType(_make_tensors_on_device, model.base_model)
         for part in model.modules():
             if hasattr(part, "rel_shift_bnij"):
                 part.rel_shift_bnij = _shift_to_relative_positions  # pyright: ignore[reportArgumentType]
@@ -39,6 +44,12 @@ def avoid_host_reads(model: PreTrainedModel, spec: BackboneSpec) -> None:
         model.base_model.register_forward_pre_hook(_expand_masks, with_kwargs=True)
     if spec.name == "bart":
         model.forward = MethodType(_classify_by_last_eos, model)
+
+
+def _make_tensors_on_device(encoder: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return what XLNet computes. Its forward pass makes a matrix on the CPU, and the copy would wait for the GPU."""
+    with encoder.device:
+        return type(encoder).forward(encoder, *args, **kwargs)
 
 
 def _shift_to_relative_positions(scores: Tensor, klen: int) -> Tensor:
@@ -55,17 +66,15 @@ def _expand_masks(encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     ids, mask = args[0] if args else kwargs["input_ids"], kwargs.get("attention_mask")
     fused, width, masks = config._attn_implementation == "sdpa", ids.shape[1], {}
     if mask is not None and mask.ndim == 2:
-        visible = mask.bool()[:, None, None, :]
-        if fused:
-            masks["attention_mask"] = visible.expand(-1, -1, width, -1)
-        else:  # to be added to the scores, in the dtype of the embeddings
-            projects = hasattr(encoder, "embeddings_project") and torch.is_autocast_enabled(ids.device.type)
-            dtype = torch.get_autocast_dtype(ids.device.type) if projects else torch.float32
-            zero = torch.zeros((), dtype=dtype, device=ids.device)
-            masks["attention_mask"] = torch.where(visible, zero, torch.finfo(dtype).min)
-    if fused and config.is_encoder_decoder:  # without one, the decoder makes a full mask and reads it
+        masks["attention_mask"] = mask.bool()[:, None, None, :].expand(-1, -1, width if fused else 1, -1)
+    if config.is_encoder_decoder:  # without one, the decoder makes its own, for which it reads or copies a number
         causal = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril()
         masks["decoder_attention_mask"] = causal[None, None]
+    if not fused:  # to be added to the scores, in the dtype of the embeddings
+        projects = hasattr(encoder, "embeddings_project") and torch.is_autocast_enabled(ids.device.type)
+        dtype = torch.get_autocast_dtype(ids.device.type) if projects else torch.float32
+        zero = torch.zeros((), dtype=dtype, device=ids.device)
+        masks = {name: torch.where(visible, zero, torch.finfo(dtype).min) for name, visible in masks.items()}
     return args, kwargs | masks
 
 

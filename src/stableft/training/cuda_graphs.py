@@ -66,11 +66,11 @@ class RecordedUpdates:
     def _record(self, key: Hashable, batches: Sequence[Batch], update: UpdateFunction) -> bool:
         """Record an update without running it. Return False if that fails."""
         random, stream = torch.cuda.get_rng_state(self.device), torch.cuda.current_stream(self.device)
-        inputs = [{name: tensor.to(self.device) for name, tensor in batch.items()} for batch in batches]
         graph = torch.cuda.CUDAGraph()
         # All graphs share one pool of memory: they run one after another and keep nothing in it but their results.
         pool = next(iter(self.recorded.values())).graph.pool() if self.recorded else None
         try:
+            inputs = [{name: tensor.to(self.device) for name, tensor in batch.items()} for batch in batches]
             with torch.cuda.graph(graph, pool=pool):
                 numbers = update(inputs)
         except RuntimeError as error:  # out of memory, or an operation that cannot be recorded

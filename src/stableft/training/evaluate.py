@@ -53,10 +53,11 @@ def evaluate(
     device: torch.device,
     batch_size: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    free_memory: Callable[[], bool] = lambda: False,
 ) -> EvalOutputs:
     """Return the model's outputs on `rows`, computed without dropout. Leaves the model in training mode.
 
-    `batch_size` replaces that of the config: what fitted in memory before.
+    `batch_size` replaces that of the config: what fitted in memory before. `free_memory` is that of `run_in_batches`.
 
     Raises:
         RunInterrupted: `stop()` returned True.
@@ -74,7 +75,7 @@ def evaluate(
             return model(**to_device(batch, device)).logits.float()
 
     configured = config.evaluation.batch_size
-    parts, fitting = run_in_batches(logits, len(rows), batch_size or configured)
+    parts, fitting = run_in_batches(logits, len(rows), batch_size or configured, free_memory)
     outputs = torch.cat(parts).cpu()
     model.train()
     values = torch.empty_like(outputs)
@@ -83,10 +84,13 @@ def evaluate(
     return EvalOutputs(values.numpy(), float(loss), fitting if fitting < configured else None)
 
 
-def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) -> tuple[list[Tensor], int]:
+def run_in_batches(
+    compute: Callable[[int, int], Tensor], rows: int, size: int, free_memory: Callable[[], bool] = lambda: False
+) -> tuple[list[Tensor], int]:
     """Return the results of `compute(start, stop)` for batches of `size` rows, and the size that fitted in memory.
 
-    The size is halved whenever memory runs out. A caller that passes the returned size next time fails no more.
+    The size is halved whenever memory runs out and `free_memory` returns that it could free none: smaller batches round
+    differently. A caller that passes the returned size next time fails no more.
     """
     start, parts = 0, []
     while start < rows:
@@ -94,6 +98,8 @@ def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) 
         try:
             parts.append(compute(start, min(start + size, rows)))
         except torch.OutOfMemoryError:
+            if free_memory():
+                continue
             if size == 1:
                 raise
             size = -(-size // 2)

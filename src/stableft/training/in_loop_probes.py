@@ -94,7 +94,8 @@ def group_drift_parameters(parts: ModelParts, parameters: dict[str, nn.Parameter
 @torch.no_grad()
 def gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Return the L2 norm of each parameter's gradient, as a tensor [parameters]. NaN without a gradient."""
-    norms = [torch.linalg.vector_norm(p.grad) if p.grad is not None else p.new_tensor(math.nan) for p in parameters]
+    # A tensor made of a Python number would be copied to the GPU, which waits for it and cannot be recorded.
+    norms = [torch.linalg.vector_norm(p.grad) if p.grad is not None else p.new_full((), math.nan) for p in parameters]
     return torch.stack(norms)
 
 

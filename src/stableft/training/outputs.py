@@ -89,13 +89,13 @@ def evaluate_model(
 ) -> EvalOutputs:
     """Return the model's outputs on `rows`, in batches that fitted in memory before.
 
+    CUDA graphs are given up before a batch is halved.
+
     Raises:
         RunInterrupted: `stop()` returned True.
     """
     how = (state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch, stop)
-    outputs = evaluate(*how)
-    if outputs.batch_size != state.eval_batch and state.graphs and state.graphs.give_up():
-        outputs = evaluate(*how)  # with the memory that the graphs held: smaller batches round differently
+    outputs = evaluate(*how, *([state.graphs.give_up] if state.graphs else []))
     note_eval_batch(state, outputs.batch_size)
     return outputs
 

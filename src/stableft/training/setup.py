@@ -18,7 +18,7 @@ from stableft.errors import UserError
 from stableft.methods.adamw import build_optimizer
 from stableft.methods.mixout import apply_mixout
 from stableft.models.build import build_model, input_layout_for
-from stableft.models.host_reads import never_reads_on_host
+from stableft.models.host_reads import decides_nothing_on_host
 from stableft.models.load import PretrainedCheckpoint, load_pretrained, load_tokenizer
 from stableft.models.packed import packing_for
 from stableft.models.start_weights import find_start_weights
@@ -113,7 +113,8 @@ def prepare_run(
     if execution.compile:
         compile_model(model)
     redrawn = config.reinit.blocks if config.reinit else 0
-    if execution.cuda_graphs and device.type == "cuda" and never_reads_on_host(pretrained.spec) and not config.mixout:
+    recordable = decides_nothing_on_host(model, pretrained.spec) and not config.mixout  # whose masks are seeded there
+    if execution.cuda_graphs and device.type == "cuda" and recordable:
         state.graphs = RecordedUpdates(device)
     state.recorder = start_probe_recorder(model, pretrained.spec, run.probes, total, redrawn)
     return setup, state

@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 from stableft.report.forms.document import Report, ReportRow, ReportTable, Value, make_label, split_code_spans
@@ -111,7 +113,9 @@ def _breakable(text: str, escape: Callable[[str], str]) -> str:
 def _measure(text: str) -> float:
     """Return the width of a text at 10 points. `**` encloses bold type."""
     bold, text = text.startswith("**"), MINUS.sub("−", text)
-    letters = sum(LETTER_WIDTHS.get(letter, 5.4) for letter in text.replace("**", "")) * (BOLD_SCALE if bold else 1)
+    # Not by `sum`, which rounds otherwise from Python 3.12 on: that would break ties between layouts another way.
+    letters = reduce(add, (LETTER_WIDTHS.get(letter, 5.4) for letter in text.replace("**", "")), 0.0)
+    letters *= BOLD_SCALE if bold else 1
     return letters + {"- ": 2.5, "  ": 7.5}.get(text[:2], 0.0)  # set as a quad, and as a quad and a half
 
 
