@@ -57,7 +57,7 @@ def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
         is_command = is_command_arm(file, alone, arm.name, where)
         keys = dict[str, Any]()
         # A missing key is looked for where it is mostly written: these two in the arm, the others at the top.
-        places = dict.fromkeys(("recipe", "score"), where)
+        places: dict[str, str] = dict.fromkeys(("recipe", "score"), where)
         written = {key: YamlValue(None, places.get(key, document.where)) for key in SweepKeys.model_fields}
         settings: Settings = {}
         for layer, source in ((file, top), (arm, own), *above):
