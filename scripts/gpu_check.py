@@ -207,11 +207,11 @@ def check_repeats(check: Check) -> Results:
 
 def check_memory(check: Check) -> Results:
     """A batch that does not fit is split, and the record says so."""
+    settings = {"precision": "fp16", "schedule__batch_size": 32, "data__pad_to_max": "true"}
+    sweep = make_sweep(check, steps=4, **settings)  # before the next line, so that a CPU shows if it is refused
     if not check.on_gpu:
         yield "skipped", {"ok": True, "reason": "needs CUDA"}
         return
-    settings = {"precision": "fp16", "schedule__batch_size": 32, "data__pad_to_max": True}
-    sweep = make_sweep(check, steps=4, **settings)
     whole = run_once(check, sweep, "whole")
     assert whole.peak_memory_bytes
     assert whole.environment
