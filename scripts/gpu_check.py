@@ -11,6 +11,7 @@ every measurement) and FOLDER/gpu-check.md. The exit code is 1 if a step failed 
 
 import argparse
 import contextlib
+import gc
 import json
 import math
 import os
@@ -218,6 +219,7 @@ def check_memory(check: Check) -> Results:
     parameters = sum(p.numel() for p in BertModel(BertConfig.from_pretrained(check.folder / "bert")).parameters())
     held = 16 * parameters  # weights, gradients and both moments, four bytes each
     limit = held + 0.6 * (whole.peak_memory_bytes - held)
+    gc.collect()  # a model may hold itself
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(check.device).total_memory)
     record = run_once(check, sweep, "limited")
