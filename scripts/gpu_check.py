@@ -11,6 +11,7 @@ every measurement) and FOLDER/gpu-check.md. The exit code is 1 if a step failed 
 
 import argparse
 import contextlib
+import gc
 import json
 import math
 import os
@@ -207,17 +208,18 @@ def check_repeats(check: Check) -> Results:
 
 def check_memory(check: Check) -> Results:
     """A batch that does not fit is split, and the record says so."""
+    settings = {"precision": "fp16", "schedule__batch_size": 32, "data__pad_to_max": "true"}
+    sweep = make_sweep(check, steps=4, **settings)  # before the next line, so that a CPU shows if it is refused
     if not check.on_gpu:
         yield "skipped", {"ok": True, "reason": "needs CUDA"}
         return
-    settings = {"precision": "fp16", "schedule__batch_size": 32, "data__pad_to_max": True}
-    sweep = make_sweep(check, steps=4, **settings)
     whole = run_once(check, sweep, "whole")
     assert whole.peak_memory_bytes
     assert whole.environment
     parameters = sum(p.numel() for p in BertModel(BertConfig.from_pretrained(check.folder / "bert")).parameters())
     held = 16 * parameters  # weights, gradients and both moments, four bytes each
     limit = held + 0.6 * (whole.peak_memory_bytes - held)
+    gc.collect()  # a model may hold itself
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(check.device).total_memory)
     record = run_once(check, sweep, "limited")

@@ -9,7 +9,6 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,7 +38,7 @@ from stableft.config.planned_run import Execution
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep
 from stableft.models.load import quiet_transformers
-from stableft.training.environment import keep_freed_memory
+from stableft.training.environment import gpu_versions, keep_freed_memory
 from stableft.training.run import train
 from stableft.training.setup import batch_indices, prepare_run
 
@@ -244,6 +243,5 @@ def describe_machine(device: str) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         machine |= {"device": properties.name, "memory GB": round(properties.total_memory / 1e9, 1)}
         machine |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        machine["driver"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+        machine["driver"] = gpu_versions(torch.device(device)).get("driver", "")  # "": a container without nvidia-smi
     return machine
