@@ -117,6 +117,15 @@ def test_mostly_failed_arms_are_said_to_be_no_stability(n_failed):
     assert words in describe_pair(table.pairs[0], None)
 
 
+def test_arms_that_fail_alike_are_named_in_one_list():
+    lost = [0.5, 0.49] * 5
+    table = table_of({"ref": WIDE, "a": lost, "b": lost, "c": lost})
+    said = describe_task(table.cells, table.pairs)
+    assert "10 of 10 runs of a, of b and of c, " in said or "10 of 10 runs of a, of b and of c fail" in said
+    assert "10 of 10 runs of a, 10 of 10 of b and 10 of 10 of c failed, so a small spread is no stability" in said
+    assert said.count("no stability") == 1
+
+
 def test_what_fails_is_counted_for_every_arm():
     table = table_of({"ref": MANY_FAIL, "a": NARROW, "b": [x + 0.001 for x in NARROW]})
     said = describe_task(table.cells, table.pairs)

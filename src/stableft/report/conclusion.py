@@ -46,7 +46,8 @@ def describe_task(cells: Sequence[ArmCell], pairs: Sequence[PairTests]) -> str:
         sentences.append(f"no test compares {join_with(untested)} with {reference}")
     if any(pair.is_shown("welch") and pair.arm.lower_is_better for pair in pairs):
         sentences.append("lower scores are better")
-    sentences += [describe_false_stability(cell) for cell in cells if is_falsely_stable(cell, cells)]
+    if false := [cell for cell in cells if is_falsely_stable(cell, cells)]:
+        sentences.append(describe_false_stability(*false))
     return f"{'; '.join(sentences)}."
 
 
@@ -60,7 +61,7 @@ def _count_failures(cells: Sequence[ArmCell]) -> str:
     for cell in known:
         counts.setdefault((cell.failed, cell.n_known if cell.failed else 0), []).append(cell.arm)
     none = counts.pop((0, 0), [])
-    parts = [f"{k} of {n} runs of {' and of '.join(arms)}" for (k, n), arms in counts.items()]
+    parts = [f"{k} of {n} runs {join_with([f'of {arm}' for arm in arms])}" for (k, n), arms in counts.items()]
     if none:
         parts.append(f"{'none' if parts else 'No run'} of {join_with(none, 'or')}")
     verb = "fails" if len(counts) == 0 or next(iter(counts))[0] == 1 else "fail"

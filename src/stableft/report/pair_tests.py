@@ -23,6 +23,7 @@ from stableft.stats import (
     t_test,
     welch_interval,
 )
+from stableft.text import join_with
 
 FAMILY = ("boschloo", "welch", "levene_median")  # the tests of a pair that Holm's method adjusts
 ALPHA = 0.05  # of every decision
@@ -190,12 +191,10 @@ def is_falsely_stable(cell: ArmCell, others: Sequence[ArmCell]) -> bool:
     return cell.mostly_failed and not largest
 
 
-def describe_false_stability(cell: ArmCell) -> str:
-    """Return a clause on an arm whose small spread is that of failed runs."""
-    return (
-        f"{cell.failed} of {cell.n_known} runs of {cell.arm} failed, "
-        f"so a small spread is no stability ({FALSE_STABILITY})"
-    )
+def describe_false_stability(*cells: ArmCell) -> str:
+    """Return a clause on arms, one or more, whose small spread is that of failed runs."""
+    counts = [f"{cell.failed} of {cell.n_known}{'' if i else ' runs'} of {cell.arm}" for i, cell in enumerate(cells)]
+    return f"{join_with(counts)} failed, so a small spread is no stability ({FALSE_STABILITY})"
 
 
 def find_caveats(a: ArmCell, b: ArmCell) -> Iterator[tuple[Caveat, str]]:
