@@ -192,6 +192,7 @@ def kinds(results: Path, run) -> list[str]:
     return [record.probe for record in read_probe_records(run_folder(results, run.run_id) / PROBES_FILE)]
 
 
+@pytest.mark.slow
 def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
     run, whole = finished(tmp_path, 1), finished(tmp_path, 2, [drift(make_run(2).run_id, 0, 1)])
     runs = [replace(one, probes=InLoopProbes(drift=1)) for one in (run, whole)]

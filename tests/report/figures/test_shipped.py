@@ -1,6 +1,7 @@
 """Every figure that is shipped can be read: of the committed records, and of all artefacts from made-up records."""
 
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -25,7 +26,15 @@ ALSO_NARROW = (
     "zhang-figure9",
     "zhang-table7",
 )
-LARGE = ("zhang-figure13", *(f"zhang-figure{number}" for number in (15, 16, 17, 18)))  # 10 and 24 panels
+LARGE = (  # ten figures, and 10 and 24 panels
+    *("demo-probes", "zhang-replication", "mosbach-table1"),
+    *(f"zhang-figure{number}" for number in (13, 15, 16, 17, 18)),
+)
+
+
+def slow_if_large(names: Iterable[str]) -> list:
+    """Returns the names as parameters of a test."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in names]
 
 
 @functools.cache
@@ -33,7 +42,7 @@ def report_of_records(name: str) -> Report:
     return build_report(load_runs_from_file(RECORDS[name]))
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", slow_if_large(RECORDS))
 def test_figures_of_committed_records(name):
     made = report_of_records(name)
     assert {"scores", "training-loss", "training-curves"} <= set(made.figures)
@@ -41,14 +50,7 @@ def test_figures_of_committed_records(name):
         assert_readable(draw())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
-        for name in ARTIFACTS
-        if name not in NO_FIGURES
-    ],
-)
+@pytest.mark.parametrize("name", slow_if_large(name for name in ARTIFACTS if name not in NO_FIGURES))
 def test_figures_of_artefacts(name):
     """They are drawn once, to be read and to be embedded in HTML."""
     made = report_of_artifact(name)
